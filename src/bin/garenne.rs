@@ -1,0 +1,96 @@
+//! The broker: arguments, configuration, run.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use garenne::clock::Clock;
+use garenne::config::Config;
+use garenne::server::Server;
+use garenne::shutdown;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// A durable message broker for AMQP 0-9-1 clients.
+///
+/// Without arguments it listens on 127.0.0.1:5672, keeps its data in ./garenne-data, and lets user guest
+/// with password guest in from this machine. A flag wins over its environment variable, which wins over
+/// the configuration file.
+///
+/// Example: garenne --data-dir /srv/garenne --listen 0.0.0.0:5672 --log info
+#[derive(Parser)]
+#[command(name = "garenne", version)]
+struct Arguments {
+    /// Where everything is kept; made if it is not there.
+    #[arg(long, value_name = "DIR", env = "GARENNE_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// Where clients connect.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "GARENNE_LISTEN")]
+    listen: Option<SocketAddr>,
+
+    /// A configuration file (TOML; docs/configuration.md).
+    #[arg(long, value_name = "FILE", env = "GARENNE_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// What is logged: error, warn, info, debug, or a filter such as info,garenne=debug.
+    #[arg(long, value_name = "FILTER", env = "GARENNE_LOG")]
+    log: Option<String>,
+}
+
+impl Arguments {
+    fn into_config(self) -> Result<Config, String> {
+        let mut config = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => Config::default(),
+        };
+        config.data_dir = self.data_dir.unwrap_or(config.data_dir);
+        config.listen = self.listen.unwrap_or(config.listen);
+        config.log = self.log.unwrap_or(config.log);
+        Ok(config)
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("garenne: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let config = arguments.into_config()?;
+    let filter = EnvFilter::try_new(&config.log)
+        .map_err(|e| format!("--log '{}' is no filter: {e}; try info or garenne=debug", config.log))?;
+    tracing_subscriber::fmt().with_env_filter(filter).init();
+    let options = store::Options {
+        // IMPORTANT: what failed to reach the disk cannot be known to be safe, and is never tried again.
+        // The process ends at once, so that no confirm leaves after it; a restart finds all that was
+        // confirmed before.
+        on_poison: Some(Arc::new(|error| {
+            tracing::error!(%error, "the store can no longer write; the broker ends");
+            std::process::exit(1);
+        })),
+        ..store::Options::default()
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (trigger, shutdown) = shutdown::channel();
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let server = Server::start(config, options, Clock::system()).await?;
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            trigger.pull();
+        });
+        Ok(server.run(shutdown).await?)
+    })
+}

@@ -1,0 +1,301 @@
+//! The whole: vhosts, users and the store. Opens the data directory and puts back what was there.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use dashmap::DashMap;
+use hashbrown::HashMap;
+use store::{QueueId, RecoveredPublish, RecoveredQueue, Store};
+use tracing::{error, info, warn};
+
+use crate::alarm::{self, Alarm, Siren};
+use crate::auth::{Access, Permission, User, Users};
+use crate::clock::Clock;
+use crate::config::{Config, Seed};
+use crate::delivery::ConsumerId;
+use crate::error::Error;
+use crate::message::Message;
+use crate::queue::{self, Surroundings, Tick};
+use crate::roster::Roster;
+use crate::timers::Timers;
+use crate::vhost::definitions::{self, Definition, UserPermission};
+use crate::vhost::{QueueIds, Vhost};
+
+/// A running broker. Everything in it is shared by all connections.
+#[derive(Debug)]
+pub struct Broker {
+    /// What was configured.
+    pub config: Config,
+    /// Who is connected.
+    pub roster: Roster,
+    vhosts: DashMap<Arc<str>, Arc<Vhost>>,
+    users: RwLock<Users>,
+    surroundings: Surroundings,
+    ids: Arc<QueueIds>,
+    last_consumer: AtomicU64,
+    alarm: Alarm,
+}
+
+impl Broker {
+    /// Opens the data directory and puts back what was there. Blocks while it reads. The siren is for
+    /// whoever watches the disk.
+    ///
+    /// # Errors
+    /// What the store says, or why the configured users cannot be.
+    pub fn open(
+        config: Config,
+        options: store::Options,
+        clock: Clock,
+    ) -> Result<(Arc<Broker>, Siren), Box<dyn std::error::Error + Send + Sync>> {
+        let (siren, alarm) = alarm::channel();
+        let (store, recovered) = Store::open(Path::new(&config.data_dir), options)?;
+        for damage in &recovered.damage {
+            match damage.kind {
+                store::DamageKind::TornTail => info!(detail = %damage.detail, "the log ends in an unfinished write"),
+                _ => error!(
+                    kind = ?damage.kind, segment = damage.segment, offset = damage.offset,
+                    bytes = damage.bytes, lost = damage.messages.len(), detail = %damage.detail,
+                    "damage in the data directory"
+                ),
+            }
+        }
+        let timers = Arc::new(Timers::new(clock.clone()));
+        let broker = Broker {
+            roster: Roster::default(),
+            vhosts: DashMap::new(),
+            users: RwLock::default(),
+            surroundings: Surroundings { store, clock, timers },
+            ids: Arc::default(),
+            last_consumer: AtomicU64::new(0),
+            alarm,
+            config,
+        };
+        broker.restore(recovered.definitions, recovered.queues, &recovered.publishes);
+        broker.seed()?;
+        Ok((Arc::new(broker), siren))
+    }
+
+    /// Where everything is kept.
+    pub fn store(&self) -> &Store {
+        &self.surroundings.store
+    }
+
+    /// What time it is.
+    pub fn clock(&self) -> &Clock {
+        &self.surroundings.clock
+    }
+
+    /// Whether publishers are to be held back.
+    pub fn alarm(&self) -> &Alarm {
+        &self.alarm
+    }
+
+    /// The vhost of that name.
+    ///
+    /// # Errors
+    /// [`Error::NoVhost`].
+    pub fn vhost(&self, name: &str) -> Result<Arc<Vhost>, Error> {
+        self.vhosts.get(name).map(|v| v.clone()).ok_or_else(|| Error::NoVhost(name.into()))
+    }
+
+    /// A number for a new consumer.
+    pub fn next_consumer_id(&self) -> ConsumerId {
+        ConsumerId(self.last_consumer.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The user, if the password is right.
+    pub fn authenticate(&self, name: &str, password: &str) -> Option<Arc<User>> {
+        let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
+        users.authenticate(name, password).cloned().map(Arc::new)
+    }
+
+    /// What a user may do in a vhost.
+    ///
+    /// # Errors
+    /// [`Error::RefusedVhost`] if it has no permissions there.
+    pub fn access(&self, user: &str, vhost: &str) -> Result<Access, Error> {
+        self.users.read().unwrap_or_else(PoisonError::into_inner).access(user, vhost)
+    }
+
+    /// Looks after queues whose time has come, until the caller stops polling.
+    pub async fn keep_time(&self) {
+        loop {
+            let Some(queue) = self.surroundings.timers.next().await.upgrade() else { continue };
+            if queue.tick() == Tick::Expired
+                && let Ok(vhost) = self.vhost(&queue.declaration().vhost)
+            {
+                info!(vhost = %vhost.name(), queue = queue.name(), "queue expired unused");
+                vhost.end_queue(&queue);
+            }
+        }
+    }
+
+    fn restore(
+        &self,
+        kept: Vec<(Vec<u8>, Vec<u8>)>,
+        queues: Vec<RecoveredQueue>,
+        publishes: &[RecoveredPublish],
+    ) {
+        let mut definitions: Vec<Definition> = Vec::with_capacity(kept.len());
+        for (key, value) in kept {
+            match Definition::decode(&key, &value) {
+                Ok(definition) => definitions.push(definition),
+                Err(reason) => error!(key = %String::from_utf8_lossy(&key), reason, "a definition cannot be read"),
+            }
+        }
+        // What is referred to comes before what refers to it.
+        definitions.sort_by_key(|definition| match definition {
+            Definition::Vhost(_) => 0,
+            Definition::User(_) => 1,
+            Definition::Permission(_) => 2,
+            Definition::Exchange(_) => 3,
+            Definition::Queue(_) => 4,
+            Definition::Binding(_) => 5,
+        });
+        let mut queues: HashMap<QueueId, RecoveredQueue> = queues.into_iter().map(|q| (q.queue, q)).collect();
+        queues.keys().for_each(|&id| self.ids.reserve(id));
+        let mut messages = Messages { publishes, made: vec![None; publishes.len()] };
+        for definition in definitions {
+            if let Err(reason) = self.restore_one(&definition, &mut queues, &mut messages) {
+                error!(?definition, %reason, "a definition cannot be put back");
+            }
+        }
+        for id in queues.keys() {
+            warn!(queue = id.0, "messages of a queue that no definition names are left alone");
+        }
+    }
+
+    fn restore_one(
+        &self,
+        definition: &Definition,
+        queues: &mut HashMap<QueueId, RecoveredQueue>,
+        messages: &mut Messages<'_>,
+    ) -> Result<(), Error> {
+        match definition {
+            Definition::Vhost(kept) => {
+                self.add_vhost(&kept.name);
+                Ok(())
+            }
+            Definition::User(kept) => {
+                self.users_mut().insert(kept.clone());
+                Ok(())
+            }
+            Definition::Permission(kept) => {
+                let (user, vhost) = (kept.user.as_str().into(), kept.vhost.as_str().into());
+                self.users_mut().permit(user, vhost, kept.permission.clone());
+                Ok(())
+            }
+            Definition::Exchange(kept) => self.vhost(&kept.vhost)?.restore_exchange(kept),
+            Definition::Binding(kept) => self.vhost(&kept.vhost)?.restore_binding(kept),
+            Definition::Queue(kept) => {
+                let recovered = queues.remove(&QueueId(kept.id));
+                let next_seq = recovered.as_ref().map_or(store::Seq(1), |q| q.next_seq);
+                let queue = self.vhost(&kept.vhost)?.restore_queue(kept, next_seq)?;
+                if let Some(recovered) = recovered {
+                    messages.fill(&queue, &recovered);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn add_vhost(&self, name: &str) {
+        let vhost = Vhost::new(name, self.surroundings.clone(), self.ids.clone());
+        self.vhosts.insert(vhost.name().clone(), Arc::new(vhost));
+    }
+
+    fn users_mut(&self) -> std::sync::RwLockWriteGuard<'_, Users> {
+        self.users.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes what a new broker has (vhost `/`, user guest) and what the configuration asks for, so far
+    /// as it is not there.
+    fn seed(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let mut news = Vec::new();
+        let is_new = self.vhosts.is_empty() && self.users_mut().is_empty();
+        let first = is_new.then(Seed::first);
+        for seed in first.iter().chain([&self.config.seed]) {
+            self.seed_with(seed, &mut news)?;
+        }
+        if news.is_empty() {
+            return Ok(());
+        }
+        let operations = news.iter().map(Definition::define).collect();
+        Ok(self.store().append_and_wait(operations)?)
+    }
+
+    fn seed_with(&self, seed: &Seed, news: &mut Vec<Definition>) -> Result<(), Error> {
+        for vhost in &seed.vhosts {
+            if self.vhost(&vhost.name).is_err() {
+                self.add_vhost(&vhost.name);
+                news.push(Definition::Vhost(definitions::Vhost { name: vhost.name.clone() }));
+            }
+        }
+        for wanted in &seed.users {
+            let mut users = self.users_mut();
+            let has_it = users
+                .get(&wanted.name)
+                .is_some_and(|u| u.password.fits(&wanted.password) && u.tags == wanted.tags);
+            if !has_it {
+                let tags: Vec<&str> = wanted.tags.iter().map(String::as_str).collect();
+                let user = User::new(&wanted.name, &wanted.password, &tags);
+                users.insert(user.clone());
+                news.push(Definition::User(user));
+            }
+        }
+        for wanted in &seed.permissions {
+            let permission = Permission {
+                configure: wanted.configure.clone(),
+                write: wanted.write.clone(),
+                read: wanted.read.clone(),
+            };
+            // Compiled now, so that a bad expression stops the start and not the first login.
+            Access::new(wanted.user.as_str().into(), wanted.vhost.as_str().into(), &permission)?;
+            self.vhost(&wanted.vhost)?;
+            let mut users = self.users_mut();
+            if users.get(&wanted.user).is_none() {
+                return Err(Error::Invalid(format!(
+                    "the configuration gives permissions to user '{}', who is not there; add a [[users]] entry",
+                    wanted.user
+                )));
+            }
+            if users.permission(&wanted.user, &wanted.vhost) != Some(&permission) {
+                users.permit(wanted.user.as_str().into(), wanted.vhost.as_str().into(), permission.clone());
+                let (user, vhost) = (wanted.user.clone(), wanted.vhost.clone());
+                news.push(Definition::Permission(UserPermission { user, vhost, permission }));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The messages of the log on their way back into queues: made once each, shared by all their queues.
+struct Messages<'a> {
+    publishes: &'a [RecoveredPublish],
+    made: Vec<Option<Arc<Message>>>,
+}
+
+impl Messages<'_> {
+    fn fill(&mut self, queue: &queue::Handle, recovered: &RecoveredQueue) {
+        for kept in &recovered.messages {
+            match self.message(kept.publish) {
+                Some(message) => queue.restore(kept.seq, message, kept.redelivered),
+                None => error!(?queue, seq = kept.seq.0, "a kept message has unreadable properties"),
+            }
+        }
+        let (messages, _) = queue.counts();
+        info!(vhost = %queue.declaration().vhost, queue = queue.name(), messages, "queue recovered");
+    }
+
+    fn message(&mut self, index: usize) -> Option<Arc<Message>> {
+        let made = &mut self.made[index];
+        if made.is_none() {
+            let RecoveredPublish { timestamp_ms, parts: [address, properties, body] } = &self.publishes[index];
+            let message =
+                Message::from_parts(address.clone(), properties.clone(), body.clone(), *timestamp_ms)?;
+            *made = Some(Arc::new(message));
+        }
+        made.clone()
+    }
+}

@@ -1,0 +1,194 @@
+//! Getting messages to the client: consume, cancel, get, qos, deliver.
+
+use std::sync::Arc;
+
+use amqp::method::{Cold, DeliverPrefix, basic};
+use amqp::{Exception, ReplyCode, Table, frame};
+
+use super::unacked::Unacked;
+use super::{Channel, Context, Flow};
+use crate::delivery::{ConsumerId, Delivery, Resume};
+use crate::error::{Error, Resource};
+use crate::queue::{self, Joined};
+use crate::vhost::generated;
+
+/// A consumer as its channel knows it.
+#[derive(Debug)]
+pub struct Consumer {
+    /// Its name on the channel.
+    pub tag: Arc<str>,
+    /// What every delivery to it begins with.
+    prefix: DeliverPrefix,
+    /// Where it consumes from.
+    pub queue: queue::Handle,
+    no_ack: bool,
+}
+
+impl Channel {
+    /// basic.consume
+    pub(super) fn consume(
+        &mut self,
+        context: &mut Context<'_>,
+        consume: basic::Consume,
+    ) -> Result<Flow, Exception> {
+        let name = self.queue_name(consume.queue.as_str())?;
+        let tag: Arc<str> = match consume.consumer_tag.as_str() {
+            "" => generated("amq.ctag-").into(),
+            tag => tag.into(),
+        };
+        if self.tags.contains_key(&tag) {
+            let text = format!("attempt to reuse consumer tag '{tag}'");
+            return Err(Exception::new(ReplyCode::NotAllowed, text));
+        }
+        check_arguments(&Table::from(&consume.arguments))?;
+        let queue = context.vhost.queue_to_read(context.caller, &name)?;
+        let id = context.next_consumer_id();
+        let joined = queue.consume(queue::Consumer {
+            id,
+            connection: context.caller.connection,
+            channel: self.number,
+            no_ack: consume.no_ack,
+            exclusive: consume.exclusive,
+            prefetch: self.prefetch,
+            credit: self.credit.clone(),
+            outbox: context.outbox.clone(),
+        });
+        let resource = || Resource::queue(&name, context.vhost.name());
+        match joined {
+            Joined::Yes => {}
+            Joined::ExclusiveUse => return Err(Error::ExclusiveUse(resource()).into()),
+            Joined::Gone => return Err(Error::NotFound(resource()).into()),
+        }
+        self.tags.insert(tag.clone(), id);
+        let (prefix, no_ack) = (DeliverPrefix::new(&tag), consume.no_ack);
+        self.consumers.insert(id, Consumer { tag: tag.clone(), prefix, queue: queue.clone(), no_ack });
+        if !consume.nowait {
+            let consumer_tag = (&*tag).into();
+            self.reply(context, Cold::Basic(basic::AMQPMethod::ConsumeOk(basic::ConsumeOk { consumer_tag })));
+        }
+        // Deliveries go through the outbox, so they come after consume-ok.
+        queue.resume(id);
+        Ok(Flow::Go)
+    }
+
+    /// basic.cancel. The reply has to wait until what is in the outbox has been delivered.
+    pub(super) fn cancel(
+        &mut self,
+        context: &mut Context<'_>,
+        cancel: basic::Cancel,
+    ) -> Result<Flow, Exception> {
+        let consumer_tag = cancel.consumer_tag.clone();
+        let reply = Cold::Basic(basic::AMQPMethod::CancelOk(basic::CancelOk { consumer_tag }));
+        let reply = (!cancel.nowait).then_some(reply);
+        if let Some(id) = self.tags.remove(cancel.consumer_tag.as_str()) {
+            self.leave_queue(context, id);
+            return Ok(Flow::Cancelled { consumer: id, reply });
+        }
+        if let Some(reply) = reply {
+            self.reply(context, reply);
+        }
+        Ok(Flow::Go)
+    }
+
+    /// Ends a consumer at its queue, and the queue if it was to go with it.
+    pub(super) fn leave_queue(&mut self, context: &mut Context<'_>, id: ConsumerId) {
+        let Some(consumer) = self.consumers.get(&id) else { return };
+        if consumer.queue.cancel(id) {
+            context.vhost.end_queue(&consumer.queue);
+        }
+    }
+
+    /// The consumer has got its last delivery.
+    pub fn forget_consumer(&mut self, id: ConsumerId) {
+        self.consumers.remove(&id);
+    }
+
+    /// The queue of a consumer is gone: the client is told, if it can be.
+    pub fn cancelled_by_broker(&mut self, context: &mut Context<'_>, id: ConsumerId) {
+        let Some(consumer) = self.consumers.remove(&id) else { return };
+        self.tags.remove(&consumer.tag);
+        if self.is_open() && context.wants_cancel_notices {
+            let consumer_tag = (&*consumer.tag).into();
+            let cancel = basic::Cancel { consumer_tag, nowait: true };
+            self.reply(context, Cold::Basic(basic::AMQPMethod::Cancel(cancel)));
+        }
+    }
+
+    /// A queue has handed a message to one of the channel's consumers.
+    pub fn deliver(&mut self, context: &mut Context<'_>, delivery: Delivery) {
+        let Delivery { consumer: id, entry, .. } = delivery;
+        let Some(consumer) = self.consumers.get(&id) else { return };
+        let is_open = self.is_open();
+        if is_open {
+            self.last_tag += 1;
+            let (tag, message) = (self.last_tag, &entry.message);
+            let out = context.out.frames();
+            frame::put_deliver(out, self.number, &consumer.prefix, tag, entry.redelivered, &message.address);
+            context.out.put_content(self.number, message, context.frame_bytes_max);
+        }
+        if !consumer.no_ack {
+            // On a channel that is closing it still goes here, to be put back with the others.
+            let tag = if is_open { self.last_tag } else { u64::MAX };
+            let unacked = Unacked { queue: consumer.queue.clone(), consumer: Some(id), entry };
+            match is_open {
+                true => self.unacked.push(tag, unacked),
+                false => context.requeues.push(unacked),
+            }
+        }
+    }
+
+    /// basic.get
+    pub(super) fn get(&mut self, context: &mut Context<'_>, get: basic::Get) -> Result<Flow, Exception> {
+        let name = self.queue_name(get.queue.as_str())?;
+        let queue = context.vhost.queue_to_read(context.caller, &name)?;
+        let Some((entry, remaining)) = queue.get(get.no_ack) else {
+            self.reply(context, Cold::Basic(basic::AMQPMethod::GetEmpty(basic::GetEmpty {})));
+            return Ok(Flow::Go);
+        };
+        self.last_tag += 1;
+        let message = &entry.message;
+        let get_ok = basic::GetOk {
+            delivery_tag: self.last_tag,
+            redelivered: entry.redelivered,
+            exchange: message.exchange().into(),
+            routing_key: message.routing_key().into(),
+            message_count: remaining as u32,
+        };
+        self.reply(context, Cold::Basic(basic::AMQPMethod::GetOk(get_ok)));
+        context.out.put_content(self.number, message, context.frame_bytes_max);
+        if !get.no_ack {
+            self.unacked.push(self.last_tag, Unacked { queue, consumer: None, entry });
+        }
+        Ok(Flow::Go)
+    }
+
+    /// basic.qos
+    pub(super) fn qos(&mut self, context: &mut Context<'_>, qos: basic::Qos) -> Result<Flow, Exception> {
+        if qos.global {
+            for (queue, consumer) in self.credit.set_limit(qos.prefetch_count) {
+                queue.resume(consumer);
+            }
+        } else {
+            self.prefetch = qos.prefetch_count;
+            if context.is_qos_for_running_consumers {
+                for (&id, consumer) in &self.consumers {
+                    consumer.queue.set_prefetch(id, self.prefetch);
+                }
+            }
+        }
+        self.reply(context, Cold::Basic(basic::AMQPMethod::QosOk(basic::QosOk {})));
+        Ok(Flow::Go)
+    }
+}
+
+/// Arguments of a consumer that a later version will have are refused until then.
+fn check_arguments(table: &Table) -> Result<(), Exception> {
+    const NOT_YET: &[&str] = &["x-priority", "x-consumer-timeout", "x-stream-offset", "x-group"];
+    match table.iter().find(|(name, _)| NOT_YET.contains(name)) {
+        None => Ok(()),
+        Some((name, _)) => Err(Exception::new(
+            ReplyCode::PreconditionFailed,
+            format!("invalid arg '{name}' of a consumer: this version of Garenne does not support it yet"),
+        )),
+    }
+}

@@ -1,0 +1,150 @@
+//! exchange.* and queue.*: names in, names out; the vhost decides.
+
+use amqp::method::{Cold, exchange, queue};
+use amqp::{Exception, Table};
+use store::Urgency;
+
+use super::{Channel, Context, Flow, Then, Wait};
+use crate::vhost::{ExchangeFlags, QueueFlags, To};
+
+/// Line feeds in names are dropped, as RabbitMQ does for the sake of old shell scripts.
+fn clean(name: &str) -> String {
+    name.replace(['\r', '\n'], "")
+}
+
+impl Channel {
+    /// The queue that is meant: the empty name is the last one declared on this channel.
+    pub(super) fn queue_name(&self, name: &str) -> Result<String, Exception> {
+        match (name, &self.last_queue) {
+            ("", Some(last)) => Ok(last.to_string()),
+            ("", None) => {
+                let text = "no previously declared queue";
+                Err(Exception::new(amqp::ReplyCode::NotFound, text))
+            }
+            _ => Ok(clean(name)),
+        }
+    }
+
+    /// Answers when the store has what it was told, at once if it was told nothing.
+    fn answer(&mut self, context: &mut Context<'_>, nowait: bool, is_told: bool, reply: Cold) -> Flow {
+        if nowait {
+            return Flow::Go;
+        }
+        if is_told {
+            // Nothing of its own: durable when all before it is.
+            let ticket = context.session.append([], Urgency::Sync);
+            return Flow::Wait(Wait { ticket, then: Then::Reply(reply) });
+        }
+        self.reply(context, reply);
+        Flow::Go
+    }
+
+    pub(super) fn exchange_method(
+        &mut self,
+        context: &mut Context<'_>,
+        method: exchange::AMQPMethod,
+    ) -> Result<Flow, Exception> {
+        use exchange::AMQPMethod as M;
+        let (vhost, caller) = (context.vhost.clone(), context.caller);
+        // Whatever changes the exchanges may change what publishes are allowed.
+        self.checked_exchange = None;
+        let (nowait, is_told, reply) = match method {
+            M::Declare(m) => {
+                let flags = ExchangeFlags {
+                    passive: m.passive,
+                    durable: m.durable,
+                    auto_delete: m.auto_delete,
+                    internal: m.internal,
+                };
+                let (name, arguments) = (clean(m.exchange.as_str()), Table::from(&m.arguments));
+                let is_told = vhost.declare_exchange(caller, &name, m.kind.as_str(), flags, &arguments)?;
+                (m.nowait, is_told, M::DeclareOk(exchange::DeclareOk {}))
+            }
+            M::Delete(m) => {
+                let is_told = vhost.delete_exchange(caller, &clean(m.exchange.as_str()), m.if_unused)?;
+                (m.nowait, is_told, M::DeleteOk(exchange::DeleteOk {}))
+            }
+            M::Bind(m) => {
+                let (from, to) = (clean(m.source.as_str()), clean(m.destination.as_str()));
+                let (key, arguments) = (m.routing_key.as_str(), Table::from(&m.arguments));
+                let is_told = vhost.bind(caller, &from, To::Exchange(&to), key, &arguments)?;
+                (m.nowait, is_told, M::BindOk(exchange::BindOk {}))
+            }
+            M::Unbind(m) => {
+                let (from, to) = (clean(m.source.as_str()), clean(m.destination.as_str()));
+                let (key, arguments) = (m.routing_key.as_str(), Table::from(&m.arguments));
+                let is_told = vhost.unbind(caller, &from, To::Exchange(&to), key, &arguments)?;
+                (m.nowait, is_told, M::UnbindOk(exchange::UnbindOk {}))
+            }
+            _ => return Err(super::unimplemented_method()),
+        };
+        Ok(self.answer(context, nowait, is_told, Cold::Exchange(reply)))
+    }
+
+    pub(super) fn queue_method(
+        &mut self,
+        context: &mut Context<'_>,
+        method: queue::AMQPMethod,
+    ) -> Result<Flow, Exception> {
+        use queue::AMQPMethod as M;
+        let (vhost, caller) = (context.vhost.clone(), context.caller);
+        let (nowait, is_told, reply) = match method {
+            M::Declare(m) => {
+                let flags = QueueFlags {
+                    passive: m.passive,
+                    durable: m.durable,
+                    exclusive: m.exclusive,
+                    auto_delete: m.auto_delete,
+                };
+                let mut name = clean(m.queue.as_str());
+                if flags.passive && name.is_empty() {
+                    name = self.queue_name("")?;
+                }
+                let arguments = Table::from(&m.arguments);
+                let (queue, is_told) = vhost.declare_queue(caller, &name, flags, &arguments)?;
+                self.last_queue = Some(queue.declaration().name.clone());
+                let (messages, consumers) = queue.counts();
+                let declare_ok = queue::DeclareOk {
+                    queue: queue.name().into(),
+                    message_count: messages as u32,
+                    consumer_count: consumers as u32,
+                };
+                (m.nowait, is_told, M::DeclareOk(declare_ok))
+            }
+            M::Bind(m) => {
+                let name = self.queue_name(m.queue.as_str())?;
+                // An empty key with an empty queue name means the queue's name, says 1.7.2.3.
+                let key = match (m.queue.as_str(), m.routing_key.as_str()) {
+                    ("", "") => name.as_str(),
+                    (_, key) => key,
+                };
+                let (from, arguments) = (clean(m.exchange.as_str()), Table::from(&m.arguments));
+                let is_told = vhost.bind(caller, &from, To::Queue(&name), key, &arguments)?;
+                (m.nowait, is_told, M::BindOk(queue::BindOk {}))
+            }
+            M::Unbind(m) => {
+                let name = self.queue_name(m.queue.as_str())?;
+                let key = match (m.queue.as_str(), m.routing_key.as_str()) {
+                    ("", "") => name.as_str(),
+                    (_, key) => key,
+                };
+                let (from, arguments) = (clean(m.exchange.as_str()), Table::from(&m.arguments));
+                let is_told = vhost.unbind(caller, &from, To::Queue(&name), key, &arguments)?;
+                (false, is_told, M::UnbindOk(queue::UnbindOk {}))
+            }
+            M::Purge(m) => {
+                let name = self.queue_name(m.queue.as_str())?;
+                let purged = vhost.queue_to_read(caller, &name)?.purge();
+                (m.nowait, true, M::PurgeOk(queue::PurgeOk { message_count: purged as u32 }))
+            }
+            M::Delete(m) => {
+                let name = self.queue_name(m.queue.as_str())?;
+                let (ready, is_told) = vhost.delete_queue(caller, &name, m.if_unused, m.if_empty)?;
+                (m.nowait, is_told, M::DeleteOk(queue::DeleteOk { message_count: ready as u32 }))
+            }
+            _ => return Err(super::unimplemented_method()),
+        };
+        Ok(self.answer(context, nowait, is_told, Cold::Queue(reply)))
+    }
+}
+

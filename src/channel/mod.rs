@@ -1,0 +1,359 @@
+//! A channel: one client's conversation within a connection. Dispatch by method; the work is in a file
+//! a verb.
+
+mod assembly;
+mod confirm;
+mod consume;
+mod declare;
+mod publish;
+mod reply;
+mod settle;
+mod tx;
+mod unacked;
+
+use std::sync::Arc;
+
+use amqp::method::{Cold, access, basic, channel, confirm as confirm_class, tx as tx_class};
+use amqp::{Exception, Frame, FrameKind, Method, ReplyCode, frame, method};
+use bytes::Bytes;
+use hashbrown::HashMap;
+use store::Ticket;
+
+pub use publish::Batch;
+pub use reply::Failure;
+pub use settle::{Settlements, requeue};
+pub use tx::Commit;
+pub use unacked::Unacked;
+
+use crate::broker::Broker;
+use crate::connection::Writer;
+use crate::delivery::{ChannelCredit, ConsumerId};
+use crate::outbox::Outbox;
+use crate::vhost::{Caller, Vhost};
+use assembly::Assembly;
+use confirm::Confirms;
+use consume::Consumer;
+use tx::Transaction;
+use unacked::UnackedList;
+
+/// What a channel needs of its connection while it works.
+pub struct Context<'a> {
+    /// The broker.
+    pub broker: &'a Arc<Broker>,
+    /// The connection's vhost.
+    pub vhost: &'a Arc<Vhost>,
+    /// Who asks.
+    pub caller: &'a Caller,
+    /// Where replies go.
+    pub out: &'a mut Writer,
+    /// Where deliveries come from.
+    pub outbox: &'a Arc<Outbox>,
+    /// The connection's line to the store.
+    pub session: &'a mut store::Session,
+    /// Publishes to be handed over.
+    pub batch: &'a mut Batch,
+    /// Acknowledged deliveries to be handed over.
+    pub settlements: &'a mut Settlements,
+    /// Deliveries to be put back.
+    pub requeues: &'a mut Vec<Unacked>,
+    /// The memory that the frame being handled lies in.
+    pub whole: &'a Bytes,
+    /// The largest frame the client takes; 0 for any.
+    pub frame_bytes_max: u32,
+    /// When the frames being handled were received, in milliseconds since 1970.
+    pub now_ms: u64,
+    /// The client wants to hear when the broker ends a consumer.
+    pub wants_cancel_notices: bool,
+    /// The client takes basic.qos without `global` to be for the channel's running consumers too.
+    pub is_qos_for_running_consumers: bool,
+}
+
+impl Context<'_> {
+    fn next_consumer_id(&self) -> ConsumerId {
+        self.broker.next_consumer_id()
+    }
+}
+
+/// How a connection goes on after a method.
+#[derive(Debug)]
+pub enum Flow {
+    /// With the next frame.
+    Go,
+    /// Not before the store has written something.
+    Wait(Wait),
+    /// After it has delivered what is in the outbox: the consumer is then gone, and the client told.
+    Cancelled {
+        /// The consumer.
+        consumer: ConsumerId,
+        /// What the client is told.
+        reply: Option<Cold>,
+    },
+    /// The client has closed the channel.
+    Closed,
+}
+
+/// Something to be done when the store has written.
+#[derive(Debug)]
+pub struct Wait {
+    /// What has to be durable.
+    pub ticket: Ticket,
+    /// What is then done.
+    pub then: Then,
+}
+
+/// What is done when the store has written.
+#[derive(Debug)]
+pub enum Then {
+    /// The client is told.
+    Reply(Cold),
+    /// The commit becomes visible, and the client is told.
+    Commit(Box<Commit>, Cold),
+}
+
+/// A channel of a connection.
+#[derive(Debug)]
+pub struct Channel {
+    number: u16,
+    is_closing: bool,
+    assembly: Assembly,
+    mode: Mode,
+    consumers: HashMap<ConsumerId, Consumer>,
+    tags: HashMap<Arc<str>, ConsumerId>,
+    unacked: UnackedList,
+    /// The last delivery's number.
+    last_tag: u64,
+    /// The queue that an empty name means.
+    last_queue: Option<Arc<str>>,
+    /// For consumers to come; 0 is no limit.
+    prefetch: u16,
+    credit: Arc<ChannelCredit>,
+    /// Credit that settled deliveries had of the global limit, not yet given back.
+    credit_back: u32,
+    /// The exchange that the last publish was allowed to.
+    checked_exchange: Option<Box<str>>,
+}
+
+/// What a channel's publishes are part of.
+#[derive(Debug)]
+enum Mode {
+    Plain,
+    Confirm(Confirms),
+    Tx(Transaction),
+}
+
+impl Channel {
+    /// A channel that has just been opened.
+    pub fn new(number: u16) -> Self {
+        Channel {
+            number,
+            is_closing: false,
+            assembly: Assembly::default(),
+            mode: Mode::Plain,
+            consumers: HashMap::new(),
+            tags: HashMap::new(),
+            unacked: UnackedList::default(),
+            last_tag: 0,
+            last_queue: None,
+            prefetch: 0,
+            credit: Arc::default(),
+            credit_back: 0,
+            checked_exchange: None,
+        }
+    }
+
+    /// Whether methods are served; after an error only its end is waited for.
+    pub fn is_open(&self) -> bool {
+        !self.is_closing
+    }
+
+    /// Handles a frame of this channel.
+    ///
+    /// # Errors
+    /// What the client did wrong; the connection closes the channel, or itself.
+    pub fn handle(&mut self, context: &mut Context<'_>, frame: &Frame<'_>) -> Result<Flow, Failure> {
+        const PUBLISH: (u16, u16) = (60, 40);
+        let published = match frame.kind {
+            FrameKind::Method => return self.handle_method(context, frame.payload),
+            FrameKind::Header => {
+                let blame = if self.assembly.is_idle() { (0, 0) } else { PUBLISH };
+                let body_bytes_max = context.broker.config.message_bytes_max;
+                let header = self.assembly.header(context.whole, frame.payload, body_bytes_max);
+                header.map_err(|e| Failure::of(e, blame))?
+            }
+            FrameKind::Body => {
+                let blame = if self.assembly.is_idle() { (0, 0) } else { PUBLISH };
+                let body = self.assembly.body(context.whole, frame.payload);
+                body.map_err(|e| Failure::of(e, blame))?
+            }
+            FrameKind::Heartbeat => None,
+        };
+        if let Some(published) = published {
+            self.publish(context, published).map_err(|e| Failure::of(e, PUBLISH))?;
+        }
+        Ok(Flow::Go)
+    }
+
+    fn handle_method(&mut self, context: &mut Context<'_>, payload: &[u8]) -> Result<Flow, Failure> {
+        if !self.assembly.is_idle() {
+            return Err(Failure::of(self.assembly.unexpected("method"), (60, 40)));
+        }
+        match method::decode(payload).map_err(|e| undecodable(e, payload))? {
+            Method::Publish(publish) => {
+                self.assembly.begin(&publish, context.whole);
+                Ok(Flow::Go)
+            }
+            Method::Ack(ack) => self.ack(context, ack).map_err(|e| Failure::of(e, (60, 80))),
+            Method::Cold(method) => {
+                let ids = (method.get_amqp_class_id(), method.get_amqp_method_id());
+                self.handle_cold(context, *method).map_err(|e| Failure::of(e, ids))
+            }
+        }
+    }
+
+    fn handle_cold(&mut self, context: &mut Context<'_>, method: Cold) -> Result<Flow, Exception> {
+        use basic::AMQPMethod as Basic;
+        use channel::AMQPMethod as Chan;
+        match method {
+            Cold::Basic(Basic::Nack(m)) => self.nack(context, &m),
+            Cold::Basic(Basic::Reject(m)) => self.reject(context, &m),
+            Cold::Basic(Basic::Consume(m)) => self.consume(context, m),
+            Cold::Basic(Basic::Cancel(m)) => self.cancel(context, m),
+            Cold::Basic(Basic::Get(m)) => self.get(context, m),
+            Cold::Basic(Basic::Qos(m)) => self.qos(context, m),
+            Cold::Basic(Basic::Recover(m)) => self.recover(context, m.requeue, true),
+            Cold::Basic(Basic::RecoverAsync(m)) => self.recover(context, m.requeue, false),
+            Cold::Exchange(m) => self.exchange_method(context, m),
+            Cold::Queue(m) => self.queue_method(context, m),
+            Cold::Confirm(confirm_class::AMQPMethod::Select(m)) => self.confirm_select(context, m.nowait),
+            Cold::Tx(tx_class::AMQPMethod::Select(_)) => self.tx_select(context),
+            Cold::Tx(tx_class::AMQPMethod::Commit(_)) => self.tx_commit(context),
+            Cold::Tx(tx_class::AMQPMethod::Rollback(_)) => self.tx_rollback(context),
+            Cold::Channel(Chan::Flow(m)) => self.flow(context, m.active),
+            Cold::Channel(Chan::Close(_)) => Ok(Flow::Closed),
+            Cold::Channel(Chan::Open(_)) => {
+                Err(Exception::new(ReplyCode::ChannelError, "second 'channel.open' seen"))
+            }
+            Cold::Access(access::AMQPMethod::Request(_)) => {
+                self.reply(context, Cold::Access(access::AMQPMethod::RequestOk(access::RequestOk {})));
+                Ok(Flow::Go)
+            }
+            _ => Err(unimplemented_method()),
+        }
+    }
+
+    fn confirm_select(&mut self, context: &mut Context<'_>, nowait: bool) -> Result<Flow, Exception> {
+        match self.mode {
+            Mode::Tx(_) => {
+                let text = "cannot switch from tx to confirm mode";
+                return Err(Exception::new(ReplyCode::PreconditionFailed, text));
+            }
+            Mode::Plain => self.mode = Mode::Confirm(Confirms::default()),
+            Mode::Confirm(_) => {}
+        }
+        if !nowait {
+            let select_ok = confirm_class::AMQPMethod::SelectOk(confirm_class::SelectOk {});
+            self.reply(context, Cold::Confirm(select_ok));
+        }
+        Ok(Flow::Go)
+    }
+
+    fn flow(&mut self, context: &mut Context<'_>, active: bool) -> Result<Flow, Exception> {
+        if !active {
+            return Err(Exception::new(ReplyCode::NotImplemented, "active=false"));
+        }
+        self.reply(context, Cold::Channel(channel::AMQPMethod::FlowOk(channel::FlowOk { active })));
+        Ok(Flow::Go)
+    }
+
+    fn reply(&self, context: &mut Context<'_>, method: Cold) {
+        frame::put_method(context.out.frames(), self.number, &method);
+    }
+
+    /// The publishes so far are safe once `ticket` is durable.
+    pub fn sent(&mut self, ticket: Ticket) {
+        if let Mode::Confirm(confirms) = &mut self.mode {
+            confirms.sent(ticket);
+        }
+    }
+
+    /// Confirms what is durable; true if more is waiting.
+    pub fn confirm(&mut self, out: &mut Writer, durable: Ticket) -> bool {
+        let Mode::Confirm(confirms) = &mut self.mode else { return false };
+        if let Some(ack) = confirms.take(durable)
+            && !self.is_closing
+        {
+            frame::put_ack(out.frames(), self.number, ack);
+        }
+        confirms.is_waiting()
+    }
+
+    /// Gives back what settled deliveries had of the channel's global limit.
+    pub fn give_back_credit(&mut self) {
+        let n = std::mem::take(&mut self.credit_back);
+        if n > 0 {
+            for (queue, consumer) in self.credit.give_back(n) {
+                queue.resume(consumer);
+            }
+        }
+    }
+
+    /// Stops serving: consumers leave their queues. What they still have in the outbox has to be taken
+    /// out, and then [`Channel::release`] puts everything unsettled back.
+    pub fn close(&mut self, context: &mut Context<'_>) {
+        self.is_closing = true;
+        self.assembly = Assembly::Idle;
+        let ids: Vec<ConsumerId> = self.consumers.keys().copied().collect();
+        for id in ids {
+            self.leave_queue(context, id);
+        }
+    }
+
+    /// Everything unsettled, oldest first.
+    pub fn release(&mut self, context: &mut Context<'_>) {
+        if let Mode::Tx(transaction) = std::mem::replace(&mut self.mode, Mode::Plain) {
+            self.unacked.put_back(transaction.into_unsettled());
+        }
+        self.consumers.clear();
+        self.tags.clear();
+        context.requeues.extend(self.unacked.take_through(None).map(|(_, unacked)| unacked));
+    }
+}
+
+/// A method that clients do not send, or not on a channel.
+fn unimplemented_method() -> Exception {
+    Exception::new(ReplyCode::CommandInvalid, "unimplemented method")
+}
+
+/// A method that could not be read.
+pub fn undecodable(error: method::Error, payload: &[u8]) -> Failure {
+    match error {
+        method::Error::Unknown { class_id, method_id } => {
+            let text = format!("unknown method {method_id} of class {class_id}");
+            Failure::of(Exception::new(ReplyCode::CommandInvalid, text), (class_id, method_id))
+        }
+        method::Error::NotText => {
+            Failure::of_none(Exception::new(ReplyCode::FrameError, "Malformed UTF-8 in shortstr"))
+        }
+        method::Error::Malformed { class_id, method_id } => {
+            let octets = octets(&payload[4..]);
+            let exception = Exception::new(ReplyCode::FrameError, format!("cannot decode {octets}"));
+            Failure::of(exception, (class_id, method_id))
+        }
+        method::Error::Short => Failure::of_none(Exception::new(
+            ReplyCode::FrameError,
+            format!("type 1, all octets = {}: unknown_frame", octets(payload)),
+        )),
+    }
+}
+
+/// Octets as RabbitMQ's texts print them: `<<"text">>` or `<<1,2,3>>`. Cut where no reply text could
+/// show more.
+pub fn octets(bytes: &[u8]) -> String {
+    let shown = &bytes[..bytes.len().min(amqp::limits::SHORT_STRING_BYTES_MAX)];
+    let is_text = !shown.is_empty() && shown.iter().all(|b| (0x20..0x7f).contains(b));
+    if is_text {
+        return format!("<<\"{}\">>", String::from_utf8_lossy(shown));
+    }
+    let numbers: Vec<String> = shown.iter().map(u8::to_string).collect();
+    format!("<<{}>>", numbers.join(","))
+}

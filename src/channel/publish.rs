@@ -1,0 +1,194 @@
+//! Publishing: checks, the route, and the batch in which messages reach their queues and the store.
+
+use std::sync::Arc;
+
+use amqp::method::{Cold, basic};
+use amqp::{Exception, Properties, ReplyCode, frame};
+use exchanges::Matches;
+use smallvec::SmallVec;
+use store::{Operation, Publish, Ticket, Urgency};
+
+use super::assembly::Published;
+use super::{Channel, Context, Mode};
+use crate::message::{Message, parse_ttl};
+use crate::queue;
+
+/// Publishes of a connection that have been routed and wait to be handed over: every queue is locked
+/// once for all its messages, and the store is told once.
+#[derive(Debug, Default)]
+pub struct Batch {
+    matches: Matches<queue::Handle>,
+    queues: Vec<ForQueue>,
+    messages: Vec<Routed>,
+    /// Channels in confirm mode that published.
+    confirming: Vec<u16>,
+    operations: Vec<Operation>,
+}
+
+#[derive(Debug)]
+struct ForQueue {
+    queue: queue::Handle,
+    messages: Vec<Arc<Message>>,
+}
+
+#[derive(Debug)]
+struct Routed {
+    message: Arc<Message>,
+    /// Which queues, and which of their messages in this batch this one is.
+    places: SmallVec<[(u32, u32); 1]>,
+}
+
+impl Batch {
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.confirming.is_empty()
+    }
+
+    fn place(&mut self, queue: &queue::Handle, message: &Arc<Message>) -> (u32, u32) {
+        // Mostly it is the queue of the message before.
+        let at = self.queues.iter().rposition(|q| q.queue == *queue).unwrap_or_else(|| {
+            self.queues.push(ForQueue { queue: queue.clone(), messages: Vec::new() });
+            self.queues.len() - 1
+        });
+        let messages = &mut self.queues[at].messages;
+        messages.push(message.clone());
+        (at as u32, messages.len() as u32 - 1)
+    }
+
+    /// Hands everything over: to the queues, which deliver at once, and to the store. Returns what the
+    /// publishes wait for (`None` if nothing was stored) and the channels that want to confirm them.
+    pub fn flush(&mut self, session: &mut store::Session) -> (Option<Ticket>, std::vec::Drain<'_, u16>) {
+        let mut firsts: SmallVec<[_; 4]> = SmallVec::new();
+        for batch in &self.queues {
+            firsts.push(batch.queue.enqueue(&batch.messages));
+        }
+        for Routed { message, places } in self.messages.drain(..) {
+            if !message.persistent {
+                continue;
+            }
+            let stored = places.iter().filter_map(|&(at, n)| {
+                let queue = &self.queues[at as usize].queue;
+                let first = firsts[at as usize]?;
+                queue.declaration().is_kept().then_some((queue.id(), store::Seq(first.0 + u64::from(n))))
+            });
+            let destinations: SmallVec<[_; 1]> = stored.collect();
+            if !destinations.is_empty() {
+                self.operations.push(Operation::Publish(publish_operation(&message, destinations)));
+            }
+        }
+        self.queues.clear();
+        let urgency = if self.confirming.is_empty() { Urgency::Lazy } else { Urgency::Sync };
+        let ticket =
+            (!self.operations.is_empty()).then(|| session.append(self.operations.drain(..), urgency));
+        (ticket, self.confirming.drain(..))
+    }
+}
+
+/// The operation that stores a message for these queues.
+pub fn publish_operation(
+    message: &Message,
+    destinations: SmallVec<[(store::QueueId, store::Seq); 1]>,
+) -> Publish {
+    Publish {
+        timestamp_ms: message.taken_at_ms,
+        destinations,
+        parts: [message.address.clone(), message.properties.clone(), message.body.clone()],
+    }
+}
+
+impl Channel {
+    /// A publish with all its content has come.
+    pub(super) fn publish(
+        &mut self,
+        context: &mut Context<'_>,
+        published: Published,
+    ) -> Result<(), Exception> {
+        let Published { head, properties, body } = published;
+        if head.immediate {
+            return Err(Exception::new(ReplyCode::NotImplemented, "immediate=true"));
+        }
+        let Some((exchange, _)) = amqp::method::split_address(&head.address) else {
+            return Err(Exception::new(ReplyCode::InternalError, "an address is not one"));
+        };
+        // Permissions last as long as the connection, exchanges do not: the route finds out.
+        if self.checked_exchange.as_deref() != Some(exchange) {
+            context.vhost.check_publish(context.caller, exchange)?;
+            self.checked_exchange = Some(exchange.into());
+        }
+        let Ok(read) = Properties::parse(&properties) else {
+            return Err(Exception::new(ReplyCode::SyntaxError, "the properties of a message are malformed"));
+        };
+        check_properties(context, &read)?;
+        let message = Arc::new(Message {
+            persistent: read.is_persistent(),
+            ttl_ms: read.expiration.and_then(parse_ttl),
+            taken_at_ms: context.now_ms,
+            address: head.address,
+            properties,
+            body,
+        });
+        match &mut self.mode {
+            Mode::Tx(tx) => {
+                tx.publish(message, head.mandatory);
+                return Ok(());
+            }
+            Mode::Confirm(confirms) => {
+                confirms.published();
+                if context.batch.confirming.last() != Some(&self.number) {
+                    context.batch.confirming.push(self.number);
+                }
+            }
+            Mode::Plain => {}
+        }
+        let mut matches = std::mem::take(&mut context.batch.matches);
+        let found = context.vhost.route(&message, &mut matches);
+        if !found {
+            // The exchange was there when it was checked. Find out what is wrong now.
+            let exchange = self.checked_exchange.take().unwrap_or_default();
+            context.vhost.check_publish(context.caller, &exchange)?;
+        }
+        if matches.is_empty() && head.mandatory {
+            self.give_back(context, &message);
+        }
+        if !matches.is_empty() {
+            let places = matches.queues().iter().map(|queue| context.batch.place(queue, &message)).collect();
+            context.batch.messages.push(Routed { message, places });
+        }
+        context.batch.matches = matches;
+        Ok(())
+    }
+
+    /// basic.return: no queue took a mandatory message.
+    pub(super) fn give_back(&self, context: &mut Context<'_>, message: &Message) {
+        let method = Cold::Basic(basic::AMQPMethod::Return(basic::Return {
+            reply_code: ReplyCode::NoRoute.number(),
+            reply_text: ReplyCode::NoRoute.name().into(),
+            exchange: message.exchange().into(),
+            routing_key: message.routing_key().into(),
+        }));
+        frame::put_method(context.out.frames(), self.number, &method);
+        context.out.put_content(self.number, message, context.frame_bytes_max);
+    }
+}
+
+fn check_properties(context: &Context<'_>, properties: &Properties<'_>) -> Result<(), Exception> {
+    let user = &context.caller.user;
+    if let Some(user_id) = properties.user_id
+        && user_id != user.name.as_bytes()
+        && !user.has_tag("impersonator")
+    {
+        let text = format!(
+            "user_id property set to '{}' but authenticated user was '{}'",
+            String::from_utf8_lossy(user_id),
+            user.name
+        );
+        return Err(Exception::new(ReplyCode::PreconditionFailed, text));
+    }
+    if let Some(expiration) = properties.expiration
+        && parse_ttl(expiration).is_none()
+    {
+        let text = format!("invalid expiration '{}': no_integer", String::from_utf8_lossy(expiration));
+        return Err(Exception::new(ReplyCode::PreconditionFailed, text));
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! Settling deliveries: ack, nack, reject, recover.
+
+use amqp::method::{Ack, Cold, basic};
+use amqp::{Exception, ReplyCode};
+use smallvec::SmallVec;
+use store::{Operation, Seq, Urgency};
+
+use super::unacked::Unacked;
+use super::{Channel, Context, Flow, Mode};
+use crate::delivery::{ConsumerId, Entry};
+use crate::queue;
+
+/// What becomes of settled deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Done: they are gone.
+    Done,
+    /// Rejected: gone as well, until there are dead letters.
+    Rejected,
+    /// They go back to their places.
+    Requeue,
+}
+
+/// Acknowledged deliveries of a connection that wait to be handed over: every queue is locked once for
+/// those of one consumer, and the store is told once.
+#[derive(Debug, Default)]
+pub struct Settlements {
+    groups: Vec<Group>,
+    operations: Vec<Operation>,
+}
+
+#[derive(Debug)]
+struct Group {
+    queue: queue::Handle,
+    consumer: Option<ConsumerId>,
+    count: usize,
+    stored: SmallVec<[Seq; 4]>,
+}
+
+impl Settlements {
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Adds a delivery that is done with.
+    pub fn add(&mut self, unacked: Unacked) {
+        let fits = |g: &Group| g.consumer == unacked.consumer && g.queue == unacked.queue;
+        let at = self.groups.iter().rposition(fits).unwrap_or_else(|| {
+            self.groups.push(Group {
+                queue: unacked.queue,
+                consumer: unacked.consumer,
+                count: 0,
+                stored: SmallVec::new(),
+            });
+            self.groups.len() - 1
+        });
+        let group = &mut self.groups[at];
+        group.count += 1;
+        if unacked.entry.stored {
+            group.stored.push(unacked.entry.seq);
+        }
+    }
+
+    /// The operations that make it last; for a commit, which stores them itself.
+    pub fn operations(&self) -> impl Iterator<Item = Operation> + '_ {
+        let stored = self.groups.iter().filter(|g| !g.stored.is_empty());
+        stored.map(|g| Operation::Settle { queue: g.queue.id(), seqs: g.stored.clone() })
+    }
+
+    /// Tells the store, then the queues, which deliver into the credit that came back.
+    pub fn flush(&mut self, session: &mut store::Session) {
+        self.operations = self.operations().collect();
+        if !self.operations.is_empty() {
+            session.append(self.operations.drain(..), Urgency::Lazy);
+        }
+        self.release();
+    }
+
+    /// Tells the queues alone.
+    pub fn release(&mut self) {
+        for group in self.groups.drain(..) {
+            group.queue.settle(group.consumer, group.count);
+        }
+    }
+}
+
+/// Puts deliveries back into their queues, each queue once for those of one consumer.
+pub fn requeue(unacked: impl IntoIterator<Item = Unacked>) {
+    let mut groups: Vec<(queue::Handle, Option<ConsumerId>, Vec<Entry>)> = Vec::new();
+    for Unacked { queue, consumer, entry } in unacked {
+        match groups.iter_mut().rev().find(|(q, c, _)| *c == consumer && *q == queue) {
+            Some((_, _, entries)) => entries.push(entry),
+            None => groups.push((queue, consumer, vec![entry])),
+        }
+    }
+    for (queue, consumer, entries) in groups {
+        queue.requeue(consumer, entries.into_iter());
+    }
+}
+
+impl Channel {
+    /// basic.ack
+    pub(super) fn ack(&mut self, context: &mut Context<'_>, ack: Ack) -> Result<Flow, Exception> {
+        self.settle(context, ack.delivery_tag, ack.multiple, Verdict::Done)
+    }
+
+    /// basic.nack
+    pub(super) fn nack(&mut self, context: &mut Context<'_>, nack: &basic::Nack) -> Result<Flow, Exception> {
+        let verdict = if nack.requeue { Verdict::Requeue } else { Verdict::Rejected };
+        self.settle(context, nack.delivery_tag, nack.multiple, verdict)
+    }
+
+    /// basic.reject
+    pub(super) fn reject(
+        &mut self,
+        context: &mut Context<'_>,
+        reject: &basic::Reject,
+    ) -> Result<Flow, Exception> {
+        let verdict = if reject.requeue { Verdict::Requeue } else { Verdict::Rejected };
+        self.settle(context, reject.delivery_tag, false, verdict)
+    }
+
+    fn settle(
+        &mut self,
+        context: &mut Context<'_>,
+        tag: u64,
+        multiple: bool,
+        verdict: Verdict,
+    ) -> Result<Flow, Exception> {
+        if !multiple {
+            let Some(unacked) = self.unacked.take(tag) else { return Err(unknown_tag(tag)) };
+            self.settled(context, tag, unacked, verdict);
+            return Ok(Flow::Go);
+        }
+        if tag != 0 && !self.unacked.contains(tag) {
+            return Err(unknown_tag(tag));
+        }
+        let through = (tag != 0).then_some(tag);
+        let taken: Vec<(u64, Unacked)> = self.unacked.take_through(through).collect();
+        for (tag, unacked) in taken {
+            self.settled(context, tag, unacked, verdict);
+        }
+        Ok(Flow::Go)
+    }
+
+    fn settled(&mut self, context: &mut Context<'_>, tag: u64, unacked: Unacked, verdict: Verdict) {
+        if let Mode::Tx(tx) = &mut self.mode {
+            tx.settle(tag, unacked, verdict);
+            return;
+        }
+        self.return_credit(&unacked);
+        match verdict {
+            Verdict::Done | Verdict::Rejected => context.settlements.add(unacked),
+            Verdict::Requeue => context.requeues.push(unacked),
+        }
+    }
+
+    /// The credit that a delivery had of the channel's global limit comes back.
+    pub(super) fn return_credit(&mut self, unacked: &Unacked) {
+        if unacked.consumer.is_some() {
+            self.credit_back += 1;
+        }
+    }
+
+    /// basic.recover and basic.recover-async.
+    pub(super) fn recover(
+        &mut self,
+        context: &mut Context<'_>,
+        requeue: bool,
+        wants_reply: bool,
+    ) -> Result<Flow, Exception> {
+        if !requeue {
+            return Err(Exception::new(ReplyCode::NotImplemented, "requeue=false"));
+        }
+        let taken: Vec<Unacked> = self.unacked.take_through(None).map(|(_, unacked)| unacked).collect();
+        taken.iter().for_each(|unacked| self.return_credit(unacked));
+        context.requeues.extend(taken);
+        if wants_reply {
+            self.reply(context, Cold::Basic(basic::AMQPMethod::RecoverOk(basic::RecoverOk {})));
+        }
+        Ok(Flow::Go)
+    }
+}
+
+fn unknown_tag(tag: u64) -> Exception {
+    Exception::new(ReplyCode::PreconditionFailed, format!("unknown delivery tag {tag}"))
+}

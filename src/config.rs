@@ -1,0 +1,205 @@
+//! What can be configured. Each key has a default, a place in the TOML file and, where an operator
+//! reaches for it often, a flag and an environment variable (`garenne --help`).
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use amqp::limits;
+use serde::Deserialize;
+
+/// The broker's configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// What is logged: `error`, `warn`, `info`, `debug`, or a filter such as `info,garenne=debug`.
+    pub log: String,
+    /// The heartbeat proposed to clients, in seconds; 0 turns it off.
+    pub heartbeat_secs: u16,
+    /// The largest frame proposed to clients, in octets; at least 4096.
+    pub frame_bytes_max: u32,
+    /// How many channels a connection may have.
+    pub channel_max: u16,
+    /// The largest body of a message, in octets.
+    pub message_bytes_max: u64,
+    /// How long a client may take to log in, in seconds.
+    pub handshake_timeout_secs: u64,
+    /// Publishers are blocked while the disk has less free than this, in octets.
+    pub disk_free_bytes_min: u64,
+    /// What the broker says of itself.
+    pub server_properties: ServerProperties,
+    /// Users, vhosts and permissions to be there after the start.
+    #[serde(flatten)]
+    pub seed: Seed,
+}
+
+/// What the broker says of itself to clients.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerProperties {
+    /// `Garenne`, or `RabbitMQ` for programs that ask for it by name.
+    pub product: String,
+    /// Three numbers with dots.
+    pub version: String,
+}
+
+/// Users, vhosts and permissions that are made at the start, so far as they are not there.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Seed {
+    /// Vhosts.
+    pub vhosts: Vec<VhostSeed>,
+    /// Users; one that is there with another password or other tags is changed.
+    pub users: Vec<UserSeed>,
+    /// Permissions of users in vhosts.
+    pub permissions: Vec<PermissionSeed>,
+}
+
+/// A vhost to be there.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VhostSeed {
+    /// Its name.
+    pub name: String,
+}
+
+/// A user to be there.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserSeed {
+    /// Its name.
+    pub name: String,
+    /// Its password in clear; a hash of it is kept.
+    pub password: String,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+}
+
+/// Permissions to be there: regular expressions over names.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PermissionSeed {
+    /// Whose.
+    pub user: String,
+    /// Where.
+    pub vhost: String,
+    /// What it may declare and delete.
+    pub configure: String,
+    /// What it may publish and bind to.
+    pub write: String,
+    /// What it may consume and bind from.
+    pub read: String,
+}
+
+impl Seed {
+    /// What a new data directory starts with: vhost `/`, and guest, who may do everything there.
+    pub fn first() -> Seed {
+        let all = || ".*".to_string();
+        Seed {
+            vhosts: vec![VhostSeed { name: "/".into() }],
+            users: vec![UserSeed {
+                name: "guest".into(),
+                password: "guest".into(),
+                tags: vec!["administrator".into()],
+            }],
+            permissions: vec![PermissionSeed {
+                user: "guest".into(),
+                vhost: "/".into(),
+                configure: all(),
+                write: all(),
+                read: all(),
+            }],
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            data_dir: "garenne-data".into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 5672)),
+            log: "info".into(),
+            heartbeat_secs: limits::HEARTBEAT_SECS,
+            frame_bytes_max: limits::FRAME_BYTES_MAX,
+            channel_max: limits::CHANNEL_MAX,
+            message_bytes_max: limits::MESSAGE_BYTES_MAX,
+            handshake_timeout_secs: 10,
+            disk_free_bytes_min: 50_000_000,
+            server_properties: ServerProperties::default(),
+            seed: Seed::default(),
+        }
+    }
+}
+
+impl Default for ServerProperties {
+    fn default() -> Self {
+        ServerProperties { product: "Garenne".into(), version: env!("CARGO_PKG_VERSION").into() }
+    }
+}
+
+impl Config {
+    /// Reads a TOML file.
+    ///
+    /// # Errors
+    /// What is wrong, naming the file and the key.
+    pub fn read(path: &Path) -> Result<Config, String> {
+        let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let config: Config = toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        config.check().map_err(|e| format!("{}: {e}", path.display()))
+    }
+
+    fn check(self) -> Result<Config, String> {
+        if self.frame_bytes_max != 0 && self.frame_bytes_max < limits::FRAME_BYTES_MIN {
+            let (is, min) = (self.frame_bytes_max, limits::FRAME_BYTES_MIN);
+            return Err(format!("frame_bytes_max is {is}, and must be 0 or at least {min}"));
+        }
+        let version = &self.server_properties.version;
+        let is_dotted = version.split('.').count() == 3 && version.split('.').all(|n| n.parse::<u32>().is_ok());
+        if !is_dotted {
+            return Err(format!(
+                "server_properties.version is '{version}', and must be three numbers such as 3.13.7: clients parse it"
+            ));
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        toml::from_str::<Config>(text).map_err(|e| e.to_string()).and_then(Config::check)
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        let config = parse("").unwrap();
+
+        assert_eq!(config.listen.port(), 5672);
+        assert_eq!(config.frame_bytes_max, 131_072);
+        assert!(config.seed.users.is_empty());
+    }
+
+    #[test]
+    fn users_vhosts_and_permissions_can_be_seeded() {
+        let config = parse(
+            "listen = \"127.0.0.1:1\"\n[[users]]\nname = \"a\"\npassword = \"b\"\n[[vhosts]]\nname = \"v\"\n\
+             [[permissions]]\nuser = \"a\"\nvhost = \"v\"\nconfigure = \"\"\nwrite = \".*\"\nread = \".*\"\n",
+        )
+        .unwrap();
+
+        assert_eq!(config.seed.users[0].name, "a");
+        assert_eq!(config.seed.permissions[0].write, ".*");
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        assert!(parse("[server_properties]\nversion = \"1.0-rc1\"").unwrap_err().contains("1.0-rc1"));
+        assert!(parse("frame_bytes_max = 100").unwrap_err().contains("at least 4096"));
+    }
+}

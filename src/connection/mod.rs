@@ -1,0 +1,739 @@
+//! A connection: the task that owns one socket, its channels, and everything on its way out.
+//!
+//! One loop: take the frames that a read brought, let the channels act on them, hand what they published
+//! and acknowledged to queues and store in one go, take deliveries out of the outbox, write. The task
+//! waits only for its own socket, its own bell, or its own place in the store's queue; no other client
+//! can hold it up, and it holds up no other.
+
+mod handshake;
+mod heartbeat;
+mod writer;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use amqp::method::{Cold, channel as channel_class, connection as connection_class};
+use amqp::{Exception, Frame, FrameKind, Method, ReplyCode, Scope, Value, frame, limits, method};
+use bytes::{Bytes, BytesMut};
+use hashbrown::HashMap;
+use store::Ticket;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tracing::{debug, info, warn};
+
+pub use writer::Writer;
+
+use crate::alarm::Alarm;
+use crate::broker::Broker;
+use crate::channel::{Batch, Channel, Context, Failure, Flow, Settlements, Then, Unacked, Wait, octets, requeue};
+use crate::delivery::ConsumerId;
+use crate::outbox::{Event, Outbox};
+use crate::roster::Guest;
+use handshake::{Agreed, Refusal};
+use heartbeat::{Beat, Heartbeat};
+
+/// Room made for a read.
+const READ_BYTES: usize = 128 * 1024;
+
+/// Less room than this left in the read buffer, and a new one is made.
+const READ_BYTES_MIN: usize = 16 * 1024;
+
+/// Deliveries are taken from the outbox while less than this waits to be written.
+const WRITE_BYTES_LOW: usize = 256 * 1024;
+
+/// More than this waiting to be written, and the client's own requests are not read any more: it asks
+/// for more than it takes.
+const WRITE_BYTES_HIGH: usize = 8 * 1024 * 1024;
+
+/// How long a client may take to answer connection.close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Talks to a client from its first byte to its last.
+pub async fn serve(mut stream: TcpStream, peer: SocketAddr, broker: Arc<Broker>) {
+    let id = broker.roster.next_id();
+    // Our own batches are what Nagle's algorithm would wait for.
+    let _ = stream.set_nodelay(true);
+    let mut buffer = BytesMut::with_capacity(4096);
+    let timeout = Duration::from_secs(broker.config.handshake_timeout_secs);
+    let shaking = handshake::shake_hands(&mut stream, &mut buffer, peer, id, &broker);
+    let agreed = match tokio::time::timeout(timeout, shaking).await {
+        Ok(Ok(agreed)) => agreed,
+        Ok(Err(Refusal::Told(failure))) => {
+            warn!(%peer, error = %failure.exception, "connection refused");
+            refuse(&mut stream, &failure).await;
+            return;
+        }
+        Ok(Err(Refusal::Silent(reason))) => {
+            warn!(%peer, reason, "connection refused");
+            return;
+        }
+        Err(_) => {
+            warn!(%peer, seconds = timeout.as_secs(), "the client did not finish its handshake in time");
+            return;
+        }
+    };
+    let outbox = Outbox::new();
+    broker.roster.enter(
+        id,
+        Guest {
+            peer,
+            user: agreed.caller.user.name.clone(),
+            vhost: agreed.vhost.name().clone(),
+            client_properties: agreed.client_properties.clone(),
+            outbox: outbox.clone(),
+        },
+    );
+    let name = agreed.client_properties.get_str("connection_name").unwrap_or_default().to_string();
+    info!(%peer, user = %agreed.caller.user.name, vhost = %agreed.vhost.name(), name, "connection opened");
+    let mut connection = Connection::new(broker, agreed, outbox);
+    let ending = connection.run(&mut stream, buffer).await;
+    connection.end();
+    connection.broker.roster.leave(id);
+    match ending {
+        Ok(()) => info!(%peer, name, "connection closed"),
+        Err(error) => info!(%peer, name, reason = %error, "connection lost"),
+    }
+}
+
+/// Says goodbye to a client that never got in, and waits a moment for it to hear.
+async fn refuse(stream: &mut TcpStream, failure: &Failure) {
+    use tokio::io::AsyncWriteExt;
+    let mut out = BytesMut::new();
+    frame::put_method(&mut out, 0, &close_method(failure));
+    if stream.write_all(&out).await.is_ok() {
+        let mut sink = [0; 512];
+        let until_close_ok = async { while matches!(stream.read(&mut sink).await, Ok(n) if n == sink.len()) {} };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, until_close_ok).await;
+    }
+}
+
+fn close_method(failure: &Failure) -> Cold {
+    Cold::Connection(connection_class::AMQPMethod::Close(connection_class::Close {
+        reply_code: failure.exception.code.number(),
+        reply_text: failure.exception.wire_text().into(),
+        class_id: failure.class_id,
+        method_id: failure.method_id,
+    }))
+}
+
+/// An open connection.
+struct Connection {
+    broker: Arc<Broker>,
+    agreed: Agreed,
+    outbox: Arc<Outbox>,
+    session: store::Session,
+    channels: HashMap<u16, Channel>,
+    out: Writer,
+    /// Whole frames that have been received and not yet handled.
+    input: Bytes,
+    /// What ends the frames: the first bytes that are none.
+    bad_frame: Option<frame::Error>,
+    batch: Batch,
+    settlements: Settlements,
+    requeues: Vec<Unacked>,
+    /// Channels with publishes to confirm.
+    confirming: Vec<u16>,
+    /// Set while a channel waits for the store; frames wait as well.
+    parked: Option<(u16, Wait)>,
+    events: Vec<Event>,
+    heartbeat: Heartbeat,
+    phase: Phase,
+    /// The client has been told that publishers are blocked.
+    is_told_blocked: bool,
+    /// A publish waits for the end of an alarm.
+    is_blocked: bool,
+    wants_cancel_notices: bool,
+    wants_blocked_notices: bool,
+    is_qos_for_running_consumers: bool,
+}
+
+/// Where a connection stands.
+///
+/// ```text
+///            error or broker's wish           close-ok, or too late
+///   Running ───────────────────────> Closing ──────────────────────> gone
+///      └── client's close ──> Leaving ── all written ──────────────────┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// connection.close has been sent; everything but the answer is ignored.
+    Closing(Instant),
+    /// close-ok is on its way; then the socket is closed.
+    Leaving,
+    Over,
+}
+
+impl Connection {
+    fn new(broker: Arc<Broker>, agreed: Agreed, outbox: Arc<Outbox>) -> Self {
+        let bell = outbox.clone();
+        let session = broker.store().session(Arc::new(move || bell.ring()));
+        let properties = &agreed.client_properties;
+        let capabilities = match properties.get("capabilities") {
+            Some(Value::Table(table)) => table.clone(),
+            _ => amqp::Table::new(),
+        };
+        Connection {
+            session,
+            channels: HashMap::new(),
+            out: Writer::default(),
+            input: Bytes::new(),
+            bad_frame: None,
+            batch: Batch::default(),
+            settlements: Settlements::default(),
+            requeues: Vec::new(),
+            confirming: Vec::new(),
+            parked: None,
+            events: Vec::new(),
+            heartbeat: Heartbeat::new(agreed.heartbeat_secs, Instant::now()),
+            phase: Phase::Running,
+            is_told_blocked: false,
+            is_blocked: false,
+            wants_cancel_notices: capabilities.is_true("consumer_cancel_notify"),
+            wants_blocked_notices: capabilities.is_true("connection.blocked"),
+            // py-amqp (Celery's client) reads the specification to the letter unless it finds RabbitMQ
+            // 3.x by name: basic.qos without `global` is then for the whole channel, and it relies on
+            // that when it holds tasks for later.
+            is_qos_for_running_consumers: properties.get_str("product") == Some("py-amqp"),
+            broker,
+            agreed,
+            outbox,
+        }
+    }
+
+    async fn run(&mut self, stream: &mut TcpStream, mut buffer: BytesMut) -> io::Result<()> {
+        let (mut reader, mut socket) = stream.split();
+        let period = self.heartbeat.period().unwrap_or(Duration::from_secs(3600));
+        let mut tick = tokio::time::interval(period);
+        let mut alarm = self.broker.alarm().clone();
+        self.accept(&mut buffer);
+        loop {
+            self.work();
+            self.write(&mut socket)?;
+            match self.phase {
+                Phase::Over => return Ok(()),
+                Phase::Leaving if self.out.is_empty() => {
+                    use tokio::io::AsyncWriteExt;
+                    return socket.shutdown().await;
+                }
+                Phase::Closing(since) if since.elapsed() > CLOSE_TIMEOUT => return Ok(()),
+                _ => {}
+            }
+            let deadline = match self.phase {
+                Phase::Closing(since) => since + CLOSE_TIMEOUT,
+                _ => Instant::now() + Duration::from_secs(3600),
+            };
+            tokio::select! {
+                read = read(&mut reader, &mut buffer), if self.wants_input() => {
+                    if read? == 0 {
+                        return match self.phase {
+                            Phase::Running => Err(io::Error::other("the client closed the socket")),
+                            _ => Ok(()),
+                        };
+                    }
+                    self.heartbeat.heard(Instant::now());
+                    self.accept(&mut buffer);
+                }
+                writable = socket.writable(), if !self.out.is_empty() => writable?,
+                () = self.outbox.rung() => {}
+                changed = alarm.changed() => if changed { self.alarm_changed(&alarm) },
+                _ = tick.tick() => self.beat()?,
+                () = tokio::time::sleep_until(deadline.into()), if self.phase != Phase::Running => {}
+            }
+        }
+    }
+
+    /// Whether the socket is to be read: not while earlier frames wait, not while the store has too
+    /// much to write, not while the client does not take what it asked for.
+    fn wants_input(&self) -> bool {
+        self.input.is_empty()
+            && self.bad_frame.is_none()
+            && self.parked.is_none()
+            && self.out.len() < WRITE_BYTES_HIGH
+            && !self.session.is_full()
+    }
+
+    /// Takes all whole frames off the read buffer.
+    fn accept(&mut self, buffer: &mut BytesMut) {
+        // RabbitMQ lets a payload be as large as the whole frame may be, and some clients count on it.
+        let max = match self.agreed.frame_bytes_max {
+            0 => 0,
+            max => max + limits::FRAME_OVERHEAD_BYTES as u32,
+        };
+        let (n, bad) = frame::whole(buffer, max);
+        self.input = buffer.split_to(n).freeze();
+        self.bad_frame = bad;
+        if let Some(expected) = frame::expected_bytes(buffer)
+            && bad.is_none()
+        {
+            // Grows with what has come, not with what was announced.
+            let expected = expected.min(2 * buffer.len() + READ_BYTES);
+            buffer.reserve(expected.saturating_sub(buffer.len()));
+        }
+    }
+
+    /// Everything that can be done without waiting.
+    fn work(&mut self) {
+        if let Some((_, wait)) = &self.parked
+            && wait.ticket <= self.session.durable()
+            && let Some((number, wait)) = self.parked.take()
+        {
+            self.unpark(number, wait);
+        }
+        if self.parked.is_none() {
+            self.handle_input();
+        }
+        self.flush();
+        if self.out.len() < WRITE_BYTES_LOW {
+            self.take_outbox();
+        }
+        self.confirm();
+    }
+
+    fn handle_input(&mut self) {
+        let whole = std::mem::take(&mut self.input);
+        let now_ms = self.broker.clock().now_ms();
+        let mut frames = frame::Frames::new(&whole);
+        while self.parked.is_none() && !self.is_blocked {
+            let before = frames.clone();
+            let Some(frame) = frames.next() else { break };
+            if self.must_block(&frame) {
+                frames = before;
+                break;
+            }
+            self.handle_frame(&frame, &whole, now_ms);
+        }
+        let rest = frames.rest();
+        self.input = if rest.is_empty() { Bytes::new() } else { whole.slice_ref(rest) };
+        if self.input.is_empty()
+            && let Some(error) = self.bad_frame.take()
+        {
+            self.bad_frame_came(error);
+        }
+    }
+
+    fn handle_frame(&mut self, frame: &Frame<'_>, whole: &Bytes, now_ms: u64) {
+        match self.phase {
+            Phase::Running => {}
+            Phase::Closing(_) => return self.handle_while_closing(frame),
+            Phase::Leaving | Phase::Over => return,
+        }
+        if frame.kind == FrameKind::Heartbeat {
+            if frame.channel != 0 || !frame.payload.is_empty() {
+                let text = format!("type 8, all octets = {}", octets(frame.payload));
+                let (code, text) = match frame.payload {
+                    [] => (ReplyCode::UnexpectedFrame, text),
+                    _ => (ReplyCode::FrameError, text + ": unknown_frame"),
+                };
+                self.fail(0, Failure::of_none(Exception::new(code, text)));
+            }
+            return;
+        }
+        if frame.channel == 0 {
+            return self.handle_own(frame);
+        }
+        if frame.kind == FrameKind::Method && !method::is_hot(frame.payload) {
+            // What was published, acknowledged and returned before takes effect first.
+            self.flush();
+        }
+        let Some(mut channel) = self.channels.remove(&frame.channel) else {
+            return self.open_channel(frame);
+        };
+        if !channel.is_open() {
+            self.handle_on_closed(frame, channel);
+            return;
+        }
+        let mut context = self.context(whole, now_ms);
+        let outcome = channel.handle(&mut context, frame);
+        self.channels.insert(frame.channel, channel);
+        match outcome {
+            Ok(Flow::Go) => {}
+            Ok(Flow::Wait(wait)) => self.parked = Some((frame.channel, wait)),
+            Ok(Flow::Cancelled { consumer, reply }) => self.cancelled(frame.channel, consumer, reply),
+            Ok(Flow::Closed) => {
+                self.close_channel(frame.channel);
+                self.channels.remove(&frame.channel);
+                self.put(frame.channel, channel_close_ok());
+            }
+            Err(failure) => self.fail(frame.channel, failure),
+        }
+    }
+
+    fn context<'a>(&'a mut self, whole: &'a Bytes, now_ms: u64) -> Context<'a> {
+        Context {
+            broker: &self.broker,
+            vhost: &self.agreed.vhost,
+            caller: &self.agreed.caller,
+            out: &mut self.out,
+            outbox: &self.outbox,
+            session: &mut self.session,
+            batch: &mut self.batch,
+            settlements: &mut self.settlements,
+            requeues: &mut self.requeues,
+            whole,
+            frame_bytes_max: self.agreed.frame_bytes_max,
+            now_ms,
+            wants_cancel_notices: self.wants_cancel_notices,
+            is_qos_for_running_consumers: self.is_qos_for_running_consumers,
+        }
+    }
+
+    /// A frame for a channel that is not open: only channel.open makes sense.
+    fn open_channel(&mut self, frame: &Frame<'_>) {
+        if frame.kind != FrameKind::Method {
+            let text = "expected method frame, got non method frame instead";
+            let exception = Exception::new(ReplyCode::UnexpectedFrame, text);
+            return self.fail(0, Failure::of_none(exception));
+        }
+        let (is_open, blame) = match method::decode(frame.payload) {
+            Ok(Method::Cold(m)) => {
+                let is_open = matches!(*m, Cold::Channel(channel_class::AMQPMethod::Open(_)));
+                (is_open, (m.get_amqp_class_id(), m.get_amqp_method_id()))
+            }
+            Ok(Method::Publish(_)) => (false, (60, 40)),
+            Ok(Method::Ack(_)) => (false, (60, 80)),
+            Err(e) => return self.fail(0, crate::channel::undecodable(e, frame.payload)),
+        };
+        if !is_open {
+            let exception = Exception::new(ReplyCode::ChannelError, "expected 'channel.open'");
+            return self.fail(0, Failure::of(exception, blame));
+        }
+        let (open, max) = (self.channels.len(), self.agreed.channel_max);
+        if max != 0 && open >= max.into() {
+            let text = format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
+            return self.fail(0, Failure::of(Exception::new(ReplyCode::NotAllowed, text), blame));
+        }
+        self.channels.insert(frame.channel, Channel::new(frame.channel));
+        let open_ok = channel_class::AMQPMethod::OpenOk(channel_class::OpenOk {});
+        self.put(frame.channel, Cold::Channel(open_ok));
+    }
+
+    /// A frame for a channel that we have closed: all but its end is ignored.
+    fn handle_on_closed(&mut self, frame: &Frame<'_>, channel: Channel) {
+        use channel_class::AMQPMethod as M;
+        let method = match frame.kind {
+            FrameKind::Method => method::decode(frame.payload).ok(),
+            _ => None,
+        };
+        let Some(Method::Cold(method)) = method else {
+            self.channels.insert(frame.channel, channel);
+            return;
+        };
+        match *method {
+            Cold::Channel(M::CloseOk(_)) => {}
+            Cold::Channel(M::Close(_)) => {
+                self.channels.insert(frame.channel, channel);
+                self.put(frame.channel, channel_close_ok());
+            }
+            Cold::Channel(M::Open(_)) => {
+                let exception = Exception::new(ReplyCode::ChannelError, "second 'channel.open' seen");
+                self.fail(0, Failure::of(exception, (20, 10)));
+            }
+            _ => {
+                self.channels.insert(frame.channel, channel);
+            }
+        }
+    }
+
+    /// A frame on channel 0.
+    fn handle_own(&mut self, frame: &Frame<'_>) {
+        use connection_class::AMQPMethod as M;
+        if frame.kind != FrameKind::Method {
+            let kind = if frame.kind == FrameKind::Header { 2 } else { 3 };
+            let text = format!("type {kind}, all octets = {}", octets(frame.payload));
+            return self.fail(0, Failure::of_none(Exception::new(ReplyCode::UnexpectedFrame, text)));
+        }
+        let method = match method::decode(frame.payload) {
+            Ok(Method::Cold(method)) => *method,
+            Ok(Method::Publish(_)) => return self.out_of_turn((60, 40)),
+            Ok(Method::Ack(_)) => return self.out_of_turn((60, 80)),
+            Err(e) => return self.fail(0, crate::channel::undecodable(e, frame.payload)),
+        };
+        match method {
+            Cold::Connection(M::Close(_)) => {
+                self.end();
+                self.put(0, connection_close_ok());
+                self.phase = Phase::Leaving;
+            }
+            Cold::Connection(M::UpdateSecret(_)) => {
+                let ok = M::UpdateSecretOk(connection_class::UpdateSecretOk {});
+                self.put(0, Cold::Connection(ok));
+            }
+            other => self.out_of_turn((other.get_amqp_class_id(), other.get_amqp_method_id())),
+        }
+    }
+
+    fn out_of_turn(&mut self, blame: (u16, u16)) {
+        let text = "unexpected method in connection state running";
+        self.fail(0, Failure::of(Exception::new(ReplyCode::ChannelError, text), blame));
+    }
+
+    fn handle_while_closing(&mut self, frame: &Frame<'_>) {
+        use connection_class::AMQPMethod as M;
+        if frame.channel != 0 || frame.kind != FrameKind::Method {
+            return;
+        }
+        let Ok(Method::Cold(method)) = method::decode(frame.payload) else { return };
+        match *method {
+            Cold::Connection(M::CloseOk(_)) => self.phase = Phase::Leaving,
+            Cold::Connection(M::Close(_)) => {
+                self.put(0, connection_close_ok());
+                self.phase = Phase::Leaving;
+            }
+            _ => {}
+        }
+    }
+
+    fn bad_frame_came(&mut self, error: frame::Error) {
+        if self.phase != Phase::Running {
+            self.phase = Phase::Over;
+            return;
+        }
+        let text = match error {
+            frame::Error::TooLarge { kind, size, .. } => {
+                let max = self.agreed.frame_bytes_max - limits::FRAME_OVERHEAD_BYTES as u32;
+                format!("type {kind}, all octets = <<>>: {{frame_too_large,{size},{max}}}")
+            }
+            frame::Error::BadEnd { kind, end, .. } => {
+                format!("type {kind}, all octets = <<>>: {{invalid_frame_end_marker,{end}}}")
+            }
+            frame::Error::UnknownKind { kind, .. } => format!("type {kind}, all octets = <<>>: unknown_frame"),
+        };
+        self.fail(0, Failure::of_none(Exception::new(ReplyCode::FrameError, text)));
+        // What follows cannot be told apart any more: there will be no close-ok to find.
+        self.phase = Phase::Leaving;
+    }
+
+    /// An error closes the channel it happened on, or the connection.
+    fn fail(&mut self, number: u16, failure: Failure) {
+        let exception = &failure.exception;
+        if exception.scope == Scope::Channel && self.channels.contains_key(&number) {
+            info!(channel = number, user = %self.agreed.caller.user.name, error = %exception, "channel error");
+            self.flush();
+            self.close_channel(number);
+            self.put(
+                number,
+                Cold::Channel(channel_class::AMQPMethod::Close(channel_class::Close {
+                    reply_code: exception.code.number(),
+                    reply_text: exception.wire_text().into(),
+                    class_id: failure.class_id,
+                    method_id: failure.method_id,
+                })),
+            );
+            return;
+        }
+        warn!(user = %self.agreed.caller.user.name, error = %exception, "connection error");
+        self.end();
+        self.put(0, close_method(&failure));
+        self.phase = Phase::Closing(Instant::now());
+    }
+
+    /// Ends what a channel has: consumers leave, what is unsettled goes back. The channel itself stays,
+    /// deaf, until the client has heard of it.
+    fn close_channel(&mut self, number: u16) {
+        let Some(mut channel) = self.channels.remove(&number) else { return };
+        let whole = Bytes::new();
+        channel.close(&mut self.context(&whole, 0));
+        self.channels.insert(number, channel);
+        // Deliveries that were on their way come out now, to be put back with the rest.
+        self.take_outbox();
+        if let Some(mut channel) = self.channels.remove(&number) {
+            channel.release(&mut self.context(&whole, 0));
+            self.channels.insert(number, channel);
+        }
+        requeue(self.requeues.drain(..));
+    }
+
+    /// Ends everything: channels, consumers, exclusive queues. Called again, it does nothing.
+    fn end(&mut self) {
+        if let Some((_, wait)) = self.parked.take()
+            && let Then::Commit(commit, _) = wait.then
+        {
+            // The record is on its way to the disk and cannot be called back.
+            commit.finish();
+        }
+        self.flush();
+        let numbers: Vec<u16> = self.channels.keys().copied().collect();
+        for number in numbers {
+            self.close_channel(number);
+        }
+        self.channels.clear();
+        self.agreed.vhost.end_connection(self.agreed.caller.connection);
+    }
+
+    /// Hands over what was published, acknowledged and returned.
+    fn flush(&mut self) {
+        if !self.batch.is_empty() {
+            let (ticket, confirming) = self.batch.flush(&mut self.session);
+            for number in confirming {
+                if let Some(channel) = self.channels.get_mut(&number) {
+                    channel.sent(ticket.unwrap_or(Ticket(0)));
+                    if !self.confirming.contains(&number) {
+                        self.confirming.push(number);
+                    }
+                }
+            }
+        }
+        if !self.settlements.is_empty() {
+            self.settlements.flush(&mut self.session);
+        }
+        if !self.requeues.is_empty() {
+            requeue(self.requeues.drain(..));
+        }
+        self.channels.values_mut().for_each(Channel::give_back_credit);
+    }
+
+    fn confirm(&mut self) {
+        let durable = self.session.durable();
+        let (channels, out) = (&mut self.channels, &mut self.out);
+        self.confirming.retain(|number| channels.get_mut(number).is_some_and(|c| c.confirm(out, durable)));
+    }
+
+    /// The store has written what a channel waited for.
+    fn unpark(&mut self, number: u16, wait: Wait) {
+        let reply = match wait.then {
+            Then::Reply(reply) => reply,
+            Then::Commit(commit, reply) => {
+                commit.finish();
+                reply
+            }
+        };
+        self.put(number, reply);
+    }
+
+    /// Takes what others have put into the outbox.
+    fn take_outbox(&mut self) {
+        let mut events = std::mem::take(&mut self.events);
+        let stalled = self.outbox.take(&mut events);
+        let whole = Bytes::new();
+        for event in events.drain(..) {
+            match event {
+                Event::Deliver(delivery) => {
+                    let Some(mut channel) = self.channels.remove(&delivery.channel) else { continue };
+                    let number = delivery.channel;
+                    channel.deliver(&mut self.context(&whole, 0), delivery);
+                    self.channels.insert(number, channel);
+                }
+                Event::Cancel { channel: number, consumer } => {
+                    let Some(mut channel) = self.channels.remove(&number) else { continue };
+                    channel.cancelled_by_broker(&mut self.context(&whole, 0), consumer);
+                    self.channels.insert(number, channel);
+                }
+                Event::Close(exception) => {
+                    if self.phase == Phase::Running {
+                        self.fail(0, Failure::of_none(exception.on_connection()));
+                    }
+                }
+            }
+        }
+        self.events = events;
+        for (queue, consumer) in stalled {
+            queue.resume(consumer);
+        }
+    }
+
+    /// A consumer has been taken from its queue: what it still got goes out, then the reply.
+    fn cancelled(&mut self, number: u16, consumer: ConsumerId, reply: Option<Cold>) {
+        self.take_outbox();
+        if let Some(channel) = self.channels.get_mut(&number) {
+            channel.forget_consumer(consumer);
+        }
+        if let Some(reply) = reply {
+            self.put(number, reply);
+        }
+    }
+
+    /// Whether a frame must wait for the end of an alarm: publishes do, everything else goes on.
+    fn must_block(&mut self, frame: &Frame<'_>) -> bool {
+        const PUBLISH: &[u8] = &[0, 60, 0, 40];
+        let is_publish = frame.kind == FrameKind::Method && frame.payload.starts_with(PUBLISH);
+        if !is_publish || self.phase != Phase::Running || !self.broker.alarm().is_on() {
+            return false;
+        }
+        self.is_blocked = true;
+        if self.wants_blocked_notices && !self.is_told_blocked {
+            self.is_told_blocked = true;
+            let reason = self.broker.alarm().reason();
+            let blocked = connection_class::Blocked { reason: reason.as_str().into() };
+            self.put(0, Cold::Connection(connection_class::AMQPMethod::Blocked(blocked)));
+        }
+        true
+    }
+
+    fn alarm_changed(&mut self, alarm: &Alarm) {
+        if alarm.is_on() {
+            return;
+        }
+        self.is_blocked = false;
+        if self.is_told_blocked {
+            self.is_told_blocked = false;
+            let unblocked = connection_class::AMQPMethod::Unblocked(connection_class::Unblocked {});
+            self.put(0, Cold::Connection(unblocked));
+        }
+    }
+
+    fn put(&mut self, channel: u16, method: Cold) {
+        frame::put_method(self.out.frames(), channel, &method);
+    }
+
+    fn write(&mut self, socket: &mut WriteHalf<'_>) -> io::Result<()> {
+        while !self.out.is_empty() {
+            let (slices, n) = self.out.slices();
+            match socket.try_write_vectored(&slices[..n]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.out.advance(written);
+                    let now = Instant::now();
+                    self.heartbeat.sent(now);
+                    if !self.wants_input() {
+                        // We are not listening, so that it takes what we send has to count.
+                        self.heartbeat.heard(now);
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(e) => return Err(e),
+            }
+        }
+        if self.out.len() < WRITE_BYTES_LOW && !self.outbox.is_empty() {
+            // More was left in the outbox than could be taken: come round again.
+            self.outbox.ring();
+        }
+        Ok(())
+    }
+
+    fn beat(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        if self.parked.is_some() || self.is_blocked || self.session.is_full() {
+            // It is we who do not listen.
+            self.heartbeat.heard(now);
+        }
+        match self.heartbeat.beat(now) {
+            Beat::Rest => {}
+            Beat::Send if self.out.is_empty() => frame::put_heartbeat(self.out.frames()),
+            Beat::Send => {}
+            Beat::Dead => {
+                debug!("no sign of life for two heartbeats");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no sign of life for two heartbeats"));
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn read(reader: &mut ReadHalf<'_>, buffer: &mut BytesMut) -> io::Result<usize> {
+    if buffer.capacity() - buffer.len() < READ_BYTES_MIN {
+        buffer.reserve(READ_BYTES);
+    }
+    reader.read_buf(buffer).await
+}
+
+fn channel_close_ok() -> Cold {
+    Cold::Channel(channel_class::AMQPMethod::CloseOk(channel_class::CloseOk {}))
+}
+
+fn connection_close_ok() -> Cold {
+    Cold::Connection(connection_class::AMQPMethod::CloseOk(connection_class::CloseOk {}))
+}

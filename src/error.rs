@@ -1,0 +1,157 @@
+//! What the broker refuses and why, in terms of what the caller can do about it.
+//!
+//! Nobody here knows reply codes or HTTP statuses: `channel/reply.rs` (and later `http/error.rs`)
+//! translate. The texts are RabbitMQ's, since people search for them.
+
+use std::fmt;
+
+/// The kinds of things that have names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// An exchange.
+    Exchange,
+    /// A queue.
+    Queue,
+    /// A virtual host.
+    Vhost,
+    /// A topic of a topic exchange, in permissions.
+    Topic,
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            What::Exchange => "exchange",
+            What::Queue => "queue",
+            What::Vhost => "vhost",
+            What::Topic => "topic",
+        })
+    }
+}
+
+/// A named thing of a vhost, as reply texts print it: `queue 'jobs' in vhost '/'`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// Its kind.
+    pub what: What,
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub vhost: String,
+}
+
+impl Resource {
+    /// A queue of a vhost.
+    pub fn queue(name: &str, vhost: &str) -> Self {
+        Resource { what: What::Queue, name: name.into(), vhost: vhost.into() }
+    }
+
+    /// An exchange of a vhost.
+    pub fn exchange(name: &str, vhost: &str) -> Self {
+        Resource { what: What::Exchange, name: name.into(), vhost: vhost.into() }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} '{}' in vhost '{}'", self.what, self.name, self.vhost)
+    }
+}
+
+/// A refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// There is no such thing.
+    NotFound(Resource),
+    /// It exists with other properties.
+    Mismatch {
+        /// The thing.
+        resource: Resource,
+        /// The flag or argument that differs.
+        field: String,
+        /// What was asked for, printed with its quotes.
+        received: String,
+        /// What it has, printed likewise.
+        current: String,
+    },
+    /// The user's permissions do not allow it.
+    Refused {
+        /// The thing.
+        resource: Resource,
+        /// Who asked.
+        user: String,
+    },
+    /// The user may not use the vhost at all.
+    RefusedVhost {
+        /// The vhost.
+        vhost: String,
+        /// Who asked.
+        user: String,
+    },
+    /// No such vhost.
+    NoVhost(String),
+    /// Names beginning `amq.` belong to the broker.
+    Reserved {
+        /// Its kind.
+        what: What,
+        /// The name asked for.
+        name: String,
+    },
+    /// The default exchange cannot be declared, deleted or bound.
+    DefaultExchange,
+    /// Clients cannot publish to an internal exchange.
+    InternalExchange(Resource),
+    /// An exclusive queue of another connection.
+    Locked(Resource),
+    /// Deleted "if unused", but it is used.
+    InUse(Resource),
+    /// Deleted "if empty", but it is not.
+    NotEmpty(Resource),
+    /// A consumer has, or would need, the queue for itself.
+    ExclusiveUse(Resource),
+    /// No such type of exchange.
+    UnknownKind(String),
+    /// An argument or property has a value it cannot have; the whole reason.
+    Invalid(String),
+    /// The store can no longer write; the broker is about to end.
+    Store(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NotFound(resource) => write!(f, "no {resource}"),
+            Error::Mismatch { resource, field, received, current } => write!(
+                f,
+                "inequivalent arg '{field}' for {resource}: received {received} but current is {current}"
+            ),
+            Error::Refused { resource, user } => {
+                write!(f, "access to {resource} refused for user '{user}'")
+            }
+            Error::RefusedVhost { vhost, user } => {
+                write!(f, "access to vhost '{vhost}' refused for user '{user}'")
+            }
+            Error::NoVhost(name) => write!(f, "vhost {name} not found"),
+            Error::Reserved { what, name } => {
+                write!(f, "{what} name '{name}' contains reserved prefix 'amq.*'")
+            }
+            Error::DefaultExchange => f.write_str("operation not permitted on the default exchange"),
+            Error::InternalExchange(resource) => {
+                write!(f, "cannot publish to internal {resource}")
+            }
+            Error::Locked(resource) => write!(
+                f,
+                "cannot obtain exclusive access to locked {resource}. It could be originally declared on \
+                 another connection or the exclusive property value does not match that of the original \
+                 declaration."
+            ),
+            Error::InUse(resource) => write!(f, "{resource} in use"),
+            Error::NotEmpty(resource) => write!(f, "{resource} not empty"),
+            Error::ExclusiveUse(resource) => write!(f, "{resource} in exclusive use"),
+            Error::UnknownKind(kind) => write!(f, "unknown exchange type '{kind}'"),
+            Error::Invalid(reason) | Error::Store(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,28 @@
+//! Garenne, a durable message broker for AMQP 0-9-1 clients. The rooms, top floor first; each imports
+//! only from below (docs/ARCHITECTURE.md).
+
+pub mod server;
+
+mod connection;
+
+mod channel;
+
+pub mod broker;
+
+pub mod vhost;
+
+pub mod queue;
+
+pub mod auth;
+pub mod delivery;
+pub mod outbox;
+
+pub mod message;
+
+pub mod alarm;
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod roster;
+pub mod shutdown;
+pub mod timers;

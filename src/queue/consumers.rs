@@ -1,0 +1,183 @@
+//! The consumers of a queue: who may take the next message, in fair turns.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::delivery::{ChannelCredit, ConnectionId, ConsumerId, Delivery, Entry, Resume, Waiting};
+use crate::outbox::Outbox;
+
+/// What a consumer is made with.
+#[derive(Clone, Debug)]
+pub struct Consumer {
+    /// Its number.
+    pub id: ConsumerId,
+    /// Whose it is.
+    pub connection: ConnectionId,
+    /// Its channel on that connection.
+    pub channel: u16,
+    /// Messages are settled when they are sent.
+    pub no_ack: bool,
+    /// Nobody else may consume from the queue.
+    pub exclusive: bool,
+    /// How many unacknowledged messages it takes; 0 for any number. Without effect under `no_ack`.
+    pub prefetch: u16,
+    /// The limit that it shares with the other consumers of its channel.
+    pub credit: Arc<ChannelCredit>,
+    /// Where its deliveries go.
+    pub outbox: Arc<Outbox>,
+}
+
+/// All consumers of a queue. Those that can take a message stand in line; each gets one and goes to
+/// the back. Those that cannot are out of the line until something changes for them.
+#[derive(Debug, Default)]
+pub struct Consumers {
+    members: Vec<Member>,
+    /// Numbers of those who can take a message, next one first.
+    line: VecDeque<ConsumerId>,
+}
+
+#[derive(Debug)]
+struct Member {
+    consumer: Consumer,
+    /// Delivered and not yet settled. Not counted under `no_ack`.
+    out: u32,
+    is_in_line: bool,
+    /// Deliveries of this round, put into the outbox at its end.
+    parcel: Vec<Delivery>,
+    parcel_bytes: usize,
+}
+
+impl Member {
+    fn has_credit(&self) -> bool {
+        let consumer = &self.consumer;
+        consumer.no_ack || consumer.prefetch == 0 || self.out < consumer.prefetch.into()
+    }
+}
+
+impl Consumers {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Whether one of them has the queue for itself.
+    pub fn has_exclusive(&self) -> bool {
+        self.members.iter().any(|m| m.consumer.exclusive)
+    }
+
+    /// Adds one at the back of the line.
+    pub fn add(&mut self, consumer: Consumer) {
+        let id = consumer.id;
+        self.members.push(Member {
+            consumer,
+            out: 0,
+            is_in_line: true,
+            parcel: Vec::new(),
+            parcel_bytes: 0,
+        });
+        self.line.push_back(id);
+    }
+
+    /// Takes one out; its unsettled messages stay with its channel.
+    pub fn remove(&mut self, id: ConsumerId) -> Option<Consumer> {
+        let at = self.position(id)?;
+        self.line.retain(|&other| other != id);
+        Some(self.members.remove(at).consumer)
+    }
+
+    /// Takes all of them out.
+    pub fn drain(&mut self) -> Vec<Consumer> {
+        self.line.clear();
+        self.members.drain(..).map(|m| m.consumer).collect()
+    }
+
+    /// A consumer has settled `n` messages.
+    pub fn settled(&mut self, id: ConsumerId, n: u32) {
+        let Some(at) = self.position(id) else { return };
+        let member = &mut self.members[at];
+        member.out = member.out.saturating_sub(n);
+        self.line_up(at);
+    }
+
+    /// Something else that held a consumer back has changed.
+    pub fn resume(&mut self, id: ConsumerId) {
+        if let Some(at) = self.position(id) {
+            self.line_up(at);
+        }
+    }
+
+    /// Changes how many unacknowledged messages a consumer takes.
+    pub fn set_prefetch(&mut self, id: ConsumerId, prefetch: u16) {
+        if let Some(at) = self.position(id) {
+            self.members[at].consumer.prefetch = prefetch;
+            self.line_up(at);
+        }
+    }
+
+    fn line_up(&mut self, at: usize) {
+        let member = &mut self.members[at];
+        if !member.is_in_line && member.has_credit() {
+            member.is_in_line = true;
+            self.line.push_back(member.consumer.id);
+        }
+    }
+
+    fn position(&self, id: ConsumerId) -> Option<usize> {
+        self.members.iter().position(|m| m.consumer.id == id)
+    }
+
+    /// The next consumer that can take a message now. It has been charged for one, so it must get it.
+    pub fn next(&mut self, resume: &dyn Fn() -> Arc<dyn Resume>) -> Option<Turn<'_>> {
+        loop {
+            let id = *self.line.front()?;
+            let at = self.position(id)?;
+            let member = &mut self.members[at];
+            let waiting = || -> Waiting { (resume(), id) };
+            let is_ready = member.has_credit()
+                && (member.consumer.outbox.has_room_for(member.parcel_bytes)
+                    || !member.consumer.outbox.stall(waiting))
+                && (member.consumer.no_ack || member.consumer.credit.take(waiting));
+            self.line.pop_front();
+            if is_ready {
+                self.line.push_back(id);
+                return Some(Turn { member: &mut self.members[at] });
+            }
+            member.is_in_line = false;
+        }
+    }
+
+    /// Puts what each consumer got in this round into its outbox, once for all of it, and names the
+    /// outboxes to ring.
+    pub fn send(&mut self, ring: &mut Vec<Arc<Outbox>>) {
+        for member in self.members.iter_mut().filter(|m| !m.parcel.is_empty()) {
+            member.parcel_bytes = 0;
+            member.consumer.outbox.deliver(&mut member.parcel);
+            ring.push(member.consumer.outbox.clone());
+        }
+    }
+}
+
+/// The right of a consumer to one message.
+pub struct Turn<'a> {
+    member: &'a mut Member,
+}
+
+impl Turn<'_> {
+    /// Hands the message over; true if that settles it.
+    pub fn give(self, entry: Entry) -> bool {
+        let member = self.member;
+        let no_ack = member.consumer.no_ack;
+        if !no_ack {
+            member.out += 1;
+        }
+        member.parcel_bytes += entry.message.wire_bytes();
+        let (channel, consumer) = (member.consumer.channel, member.consumer.id);
+        member.parcel.push(Delivery { channel, consumer, entry });
+        no_ack
+    }
+}

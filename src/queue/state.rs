@@ -1,0 +1,263 @@
+//! The state of a queue, as a machine without IO or clock: commands in, effects out.
+
+use std::sync::Arc;
+
+use store::Seq;
+
+use super::arguments::Arguments;
+use super::consumers::{Consumer, Consumers};
+use super::ready::Ready;
+use crate::delivery::{ConsumerId, Entry, Resume};
+use crate::message::Message;
+use crate::outbox::Outbox;
+
+/// What a command asks its caller to do once the queue's lock is released.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Stored messages that are gone from the queue.
+    pub gone: Vec<Seq>,
+    /// Stored messages up to here have been handed to a consumer that will acknowledge them.
+    pub delivered_through: Option<Seq>,
+    /// Connections with something new in their outboxes.
+    pub ring: Vec<Arc<Outbox>>,
+}
+
+/// What a queue knows of its messages and consumers.
+#[derive(Debug)]
+pub struct State {
+    arguments: Arguments,
+    /// Messages are kept across restarts: the queue is durable.
+    durable: bool,
+    ready: Ready,
+    consumers: Consumers,
+    next_seq: u64,
+    /// Delivered, or taken by basic.get, and not yet settled.
+    unacked: usize,
+    /// The store has been told that messages up to here were delivered.
+    marked_delivered: u64,
+    /// No consumer, get or declare since then.
+    unused_since_ms: u64,
+    is_deleted: bool,
+}
+
+/// Whether a consumer may join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// It has.
+    Yes,
+    /// It, or another, wants the queue for itself.
+    ExclusiveUse,
+    /// The queue is gone.
+    Gone,
+}
+
+impl State {
+    /// An empty queue whose next message will be number `next_seq`.
+    pub fn new(arguments: Arguments, durable: bool, next_seq: Seq, now_ms: u64) -> Self {
+        State {
+            arguments,
+            durable,
+            ready: Ready::default(),
+            consumers: Consumers::default(),
+            next_seq: next_seq.0,
+            unacked: 0,
+            marked_delivered: 0,
+            unused_since_ms: now_ms,
+            is_deleted: false,
+        }
+    }
+
+    /// Ready messages.
+    pub fn ready_count(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Delivered and not yet settled.
+    pub fn unacked_count(&self) -> usize {
+        self.unacked
+    }
+
+    /// Consumers.
+    pub fn consumer_count(&self) -> usize {
+        self.consumers.len()
+    }
+
+    /// Takes numbers for `n` messages. `None` if the queue is gone.
+    pub fn reserve(&mut self, n: usize) -> Option<Seq> {
+        if self.is_deleted {
+            return None;
+        }
+        let first = self.next_seq;
+        self.next_seq += n as u64;
+        Some(Seq(first))
+    }
+
+    /// Adds a message under a number that was reserved for it, or that it had before a restart. Its
+    /// time to live counts from `since_ms`.
+    pub fn insert(&mut self, seq: Seq, message: Arc<Message>, redelivered: bool, since_ms: u64) {
+        if self.is_deleted {
+            return;
+        }
+        let ttl_ms = match (message.ttl_ms, self.arguments.message_ttl_ms) {
+            (Some(own), Some(queue)) => Some(own.min(queue)),
+            (own, queue) => own.or(queue),
+        };
+        self.ready.insert(Entry {
+            seq,
+            redelivered,
+            stored: self.durable && message.persistent,
+            expires_at_ms: ttl_ms.map_or(u64::MAX, |ttl| since_ms.saturating_add(ttl)),
+            message,
+        });
+    }
+
+    /// Hands ready messages to consumers that can take them. A message that is due goes to a consumer
+    /// that is ready for it in the moment it arrives (a time to live of 0), but not later.
+    pub fn deliver(&mut self, now_ms: u64, resume: &dyn Fn() -> Arc<dyn Resume>, effects: &mut Effects) {
+        if self.ready.next_due().is_some_and(|due| due < now_ms) {
+            self.expire(now_ms - 1, effects);
+        }
+        let mut through = self.marked_delivered;
+        while !self.ready.is_empty() {
+            let Some(turn) = self.consumers.next(resume) else { break };
+            let entry = self.ready.pop().expect("it is not empty");
+            let (seq, stored) = (entry.seq, entry.stored);
+            let is_settled = turn.give(entry);
+            match (is_settled, stored) {
+                (true, true) => effects.gone.push(seq),
+                (true, false) => {}
+                (false, _) => {
+                    self.unacked += 1;
+                    if stored {
+                        through = through.max(seq.0);
+                    }
+                }
+            }
+        }
+        self.mark_delivered(through, effects);
+        self.consumers.send(&mut effects.ring);
+        self.expire(now_ms, effects);
+    }
+
+    /// Lets go of the messages that are due.
+    pub fn expire(&mut self, now_ms: u64, effects: &mut Effects) {
+        while let Some(entry) = self.ready.pop_expired(now_ms) {
+            if entry.stored {
+                effects.gone.push(entry.seq);
+            }
+        }
+    }
+
+    fn mark_delivered(&mut self, through: u64, effects: &mut Effects) {
+        if through > self.marked_delivered {
+            self.marked_delivered = through;
+            effects.delivered_through = Some(Seq(through));
+        }
+    }
+
+    /// Adds a consumer.
+    pub fn consume(&mut self, consumer: Consumer) -> Joined {
+        if self.is_deleted {
+            return Joined::Gone;
+        }
+        if self.consumers.has_exclusive() || (consumer.exclusive && !self.consumers.is_empty()) {
+            return Joined::ExclusiveUse;
+        }
+        self.consumers.add(consumer);
+        Joined::Yes
+    }
+
+    /// Takes a consumer out; true if it was the last one.
+    pub fn cancel(&mut self, id: ConsumerId, now_ms: u64) -> bool {
+        let was_there = self.consumers.remove(id).is_some();
+        self.touch(now_ms);
+        was_there && self.consumers.is_empty()
+    }
+
+    /// Takes the first message by basic.get, with what remains behind it.
+    pub fn get(&mut self, no_ack: bool, now_ms: u64, effects: &mut Effects) -> Option<(Entry, usize)> {
+        self.touch(now_ms);
+        self.expire(now_ms, effects);
+        let entry = self.ready.pop()?;
+        if !no_ack {
+            self.unacked += 1;
+            if entry.stored {
+                self.mark_delivered(entry.seq.0.max(self.marked_delivered), effects);
+            }
+        } else if entry.stored {
+            effects.gone.push(entry.seq);
+        }
+        Some((entry, self.ready.len()))
+    }
+
+    /// `n` delivered messages are settled: acknowledged, or rejected for good.
+    pub fn settle(&mut self, consumer: Option<ConsumerId>, n: usize) {
+        self.unacked = self.unacked.saturating_sub(n);
+        if let Some(id) = consumer {
+            self.consumers.settled(id, n as u32);
+        }
+    }
+
+    /// Delivered messages come back, to their old places.
+    pub fn requeue(
+        &mut self,
+        consumer: Option<ConsumerId>,
+        entries: impl ExactSizeIterator<Item = Entry>,
+    ) {
+        self.settle(consumer, entries.len());
+        if self.is_deleted {
+            return;
+        }
+        for entry in entries {
+            self.ready.insert(Entry { redelivered: true, ..entry });
+        }
+    }
+
+    /// A consumer that could take nothing may try again.
+    pub fn resume(&mut self, id: ConsumerId) {
+        self.consumers.resume(id);
+    }
+
+    /// Changes how many unacknowledged messages a consumer takes.
+    pub fn set_prefetch(&mut self, id: ConsumerId, prefetch: u16) {
+        self.consumers.set_prefetch(id, prefetch);
+    }
+
+    /// Lets go of all ready messages; says how many.
+    pub fn purge(&mut self, now_ms: u64, effects: &mut Effects) -> usize {
+        self.expire(now_ms, effects);
+        let entries = self.ready.drain();
+        effects.gone.extend(entries.iter().filter(|e| e.stored).map(|e| e.seq));
+        entries.len()
+    }
+
+    /// Ends the queue: says how many messages were ready and who was consuming.
+    pub fn delete(&mut self) -> (usize, Vec<Consumer>) {
+        self.is_deleted = true;
+        let ready = self.ready.drain().len();
+        (ready, self.consumers.drain())
+    }
+
+    /// The queue has been used in a way that defers its expiry.
+    pub fn touch(&mut self, now_ms: u64) {
+        self.unused_since_ms = self.unused_since_ms.max(now_ms);
+    }
+
+    /// Whether the queue has been unused for as long as it may be.
+    pub fn is_expired(&self, now_ms: u64) -> bool {
+        self.expires_at_ms().is_some_and(|at| at <= now_ms)
+    }
+
+    fn expires_at_ms(&self) -> Option<u64> {
+        let expires_ms = self.arguments.expires_ms.filter(|_| self.consumers.is_empty())?;
+        Some(self.unused_since_ms.saturating_add(expires_ms))
+    }
+
+    /// When time will next change something by itself.
+    pub fn next_due(&self) -> Option<u64> {
+        if self.is_deleted {
+            return None;
+        }
+        [self.ready.next_due(), self.expires_at_ms()].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,110 @@
+//! The broker as a server: opens the store, listens, serves until it is asked to stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amqp::{Exception, ReplyCode};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use crate::alarm::Siren;
+use crate::broker::Broker;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::connection;
+use crate::shutdown::Shutdown;
+
+/// How long connections may take to say goodbye when the broker stops.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// A broker that has its data and its port and is about to serve.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    broker: Arc<Broker>,
+    siren: Siren,
+}
+
+/// What can go wrong before the broker serves.
+pub type StartError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Server {
+    /// Opens the data directory and the port.
+    ///
+    /// # Errors
+    /// What stands in the way, with the next step.
+    pub async fn start(config: Config, options: store::Options, clock: Clock) -> Result<Server, StartError> {
+        let address = config.listen;
+        let listener = TcpListener::bind(address).await.map_err(|e| {
+            format!("cannot listen on {address}: {e}; is another broker running? (--listen takes another address)")
+        })?;
+        let (broker, siren) =
+            tokio::task::spawn_blocking(move || Broker::open(config, options, clock)).await??;
+        Ok(Server { listener, broker, siren })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The broker behind the port.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// Serves until `shutdown`, then tells all clients, syncs everything and lets go of the data
+    /// directory.
+    ///
+    /// # Errors
+    /// If not everything could be written.
+    pub async fn run(self, mut shutdown: Shutdown) -> Result<(), store::Error> {
+        let Server { listener, broker, siren } = self;
+        let mut connections = JoinSet::new();
+        let disk_free_bytes_min = broker.config.disk_free_bytes_min;
+        let watching = siren.watch_disk(&broker.config.data_dir, disk_free_bytes_min);
+        let timing = broker.keep_time();
+        tokio::pin!(watching, timing);
+        info!(address = %broker.config.listen, "Server startup complete");
+        loop {
+            tokio::select! {
+                () = shutdown.asked() => break,
+                () = &mut watching => {}
+                () = &mut timing => {}
+                Some(ended) = connections.join_next() => {
+                    if let Err(panic) = ended {
+                        error!(%panic, "a connection's task has panicked; please report this");
+                    }
+                }
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => {
+                        connections.spawn(connection::serve(stream, peer, broker.clone()));
+                    }
+                    Err(error) => {
+                        // Out of file descriptors, most likely: give others time to end.
+                        warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+            }
+        }
+        info!(connections = broker.roster.len(), "stopping");
+        drop(listener);
+        let text = "broker forced connection closure with reason 'shutdown'";
+        broker.roster.close_all(&Exception::new(ReplyCode::ConnectionForced, text));
+        let all_gone = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(GOODBYE, all_gone).await.is_err() {
+            warn!("some clients did not answer and are cut off");
+            connections.shutdown().await;
+        }
+        let store = broker.store().clone();
+        let closed = tokio::task::spawn_blocking(move || store.close()).await;
+        info!("stopped");
+        closed.unwrap_or(Err(store::Error::Poisoned))
+    }
+}

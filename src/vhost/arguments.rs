@@ -1,0 +1,74 @@
+//! Tables as the wire has them, and as the exchanges compare them.
+
+use std::borrow::Cow;
+
+use amqp::{Properties, Table, Value};
+
+/// Arguments of a declaration or binding, for the exchanges.
+pub fn to_exchanges(table: &Table) -> exchanges::Arguments {
+    table.iter().map(|(name, value)| (name.as_bytes().to_vec(), owned(value))).collect()
+}
+
+/// The same back: what is kept, in the order the exchanges have it.
+pub fn from_exchanges(arguments: &exchanges::Arguments) -> Table {
+    arguments
+        .iter()
+        .map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), from_value(value)))
+        .collect()
+}
+
+fn owned(value: &Value) -> exchanges::Value<'static> {
+    borrowed(value).into_owned()
+}
+
+fn borrowed(value: &Value) -> exchanges::Value<'_> {
+    match value {
+        Value::Void => exchanges::Value::Void,
+        Value::Bool(b) => exchanges::Value::Bool(*b),
+        Value::Int(i) => exchanges::Value::Int(*i),
+        Value::Float(f) => exchanges::Value::Float(*f),
+        Value::Bytes(bytes) => exchanges::Value::Bytes(Cow::Borrowed(bytes)),
+        Value::Timestamp(seconds) => exchanges::Value::Timestamp(*seconds),
+        Value::Decimal(scale, digits) => exchanges::Value::Decimal(*scale, *digits as u32),
+        Value::Array(values) => exchanges::Value::Array(values.iter().map(borrowed).collect()),
+        Value::Table(table) => exchanges::Value::Table(
+            table.iter().map(|(name, value)| (name.as_bytes(), borrowed(value))).collect(),
+        ),
+    }
+}
+
+fn from_value(value: &exchanges::Value<'_>) -> Value {
+    match value {
+        exchanges::Value::Void => Value::Void,
+        exchanges::Value::Bool(b) => Value::Bool(*b),
+        exchanges::Value::Int(i) => Value::Int(*i),
+        exchanges::Value::Uint(u) => Value::Int(*u as i64),
+        exchanges::Value::Float(f) => Value::Float(*f),
+        exchanges::Value::Bytes(bytes) => Value::Bytes(bytes.to_vec()),
+        exchanges::Value::Timestamp(seconds) => Value::Timestamp(*seconds),
+        exchanges::Value::Decimal(scale, digits) => Value::Decimal(*scale, *digits as i32),
+        exchanges::Value::Array(values) => Value::Array(values.iter().map(from_value).collect()),
+        exchanges::Value::Table(table) => Value::Table(
+            table
+                .iter()
+                .map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), from_value(value)))
+                .collect(),
+        ),
+    }
+}
+
+/// The headers of a message, decoded only if an exchange looks at them.
+pub struct MessageHeaders<'a> {
+    /// Property flags and properties.
+    pub properties: &'a [u8],
+}
+
+impl exchanges::Headers for MessageHeaders<'_> {
+    fn visit(&self, see: &mut dyn FnMut(&[u8], &exchanges::Value<'_>)) {
+        let Ok(properties) = Properties::parse(self.properties) else { return };
+        let table = properties.header_table();
+        for (name, value) in table.iter() {
+            see(name.as_bytes(), &borrowed(value));
+        }
+    }
+}

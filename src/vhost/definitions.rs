@@ -1,0 +1,241 @@
+//! What of a vhost outlives the broker: its durable exchanges, queues and bindings, as the store keeps
+//! them. Declaring and restoring go through the same values.
+//!
+//! A key is a letter and names, each with its length in front (u16, big-endian); a value is JSON with
+//! AMQP tables in base64, so that every field keeps its type.
+
+use amqp::Table;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use store::Operation;
+
+use crate::auth::{Permission, User};
+
+/// Something that is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Definition {
+    /// A vhost.
+    Vhost(Vhost),
+    /// A user.
+    User(User),
+    /// What a user may do in a vhost.
+    Permission(UserPermission),
+    /// A durable exchange.
+    Exchange(Exchange),
+    /// A durable queue.
+    Queue(Queue),
+    /// A binding between durable things.
+    Binding(Binding),
+}
+
+/// A vhost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Vhost {
+    /// Its name.
+    pub name: String,
+}
+
+/// What a user may do in a vhost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UserPermission {
+    /// Who.
+    pub user: String,
+    /// Where.
+    pub vhost: String,
+    /// What.
+    #[serde(flatten)]
+    pub permission: Permission,
+}
+
+/// A durable exchange.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exchange {
+    /// Its vhost.
+    pub vhost: String,
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub kind: String,
+    /// It goes with its last binding.
+    pub auto_delete: bool,
+    /// Clients cannot publish to it.
+    pub internal: bool,
+    /// Its arguments.
+    #[serde(with = "table")]
+    pub arguments: Table,
+}
+
+/// A durable queue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Queue {
+    /// Its vhost.
+    pub vhost: String,
+    /// Its name.
+    pub name: String,
+    /// Its number in the log.
+    pub id: u64,
+    /// It goes with its last consumer.
+    pub auto_delete: bool,
+    /// Its arguments.
+    #[serde(with = "table")]
+    pub arguments: Table,
+}
+
+/// A binding between durable things.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Binding {
+    /// Its vhost.
+    pub vhost: String,
+    /// The exchange it leaves from.
+    pub source: String,
+    /// Where it leads.
+    pub destination: String,
+    /// It leads to a queue, not to an exchange.
+    pub to_queue: bool,
+    /// Its key.
+    pub routing_key: String,
+    /// Its arguments.
+    #[serde(with = "table")]
+    pub arguments: Table,
+}
+
+impl Definition {
+    /// The operation that keeps it.
+    pub fn define(&self) -> Operation {
+        Operation::Define { key: self.key(), value: self.value() }
+    }
+
+    /// The operation that forgets it.
+    pub fn undefine(&self) -> Operation {
+        Operation::Undefine { key: self.key() }
+    }
+
+    /// Reads what the store kept.
+    ///
+    /// # Errors
+    /// What is wrong with it, for the log.
+    pub fn decode(key: &[u8], value: &[u8]) -> Result<Definition, String> {
+        fn json<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T, String> {
+            serde_json::from_slice(value).map_err(|e| e.to_string())
+        }
+        match key.first() {
+            Some(b'v') => json(value).map(Definition::Vhost),
+            Some(b'u') => json(value).map(Definition::User),
+            Some(b'p') => json(value).map(Definition::Permission),
+            Some(b'e') => json(value).map(Definition::Exchange),
+            Some(b'q') => json(value).map(Definition::Queue),
+            Some(b'b') => json(value).map(Definition::Binding),
+            other => Err(format!("a key of unknown kind {other:?}")),
+        }
+    }
+
+    fn key(&self) -> Vec<u8> {
+        match self {
+            Definition::Vhost(v) => key(b'v', &[v.name.as_bytes()]),
+            Definition::User(u) => key(b'u', &[u.name.as_bytes()]),
+            Definition::Permission(p) => key(b'p', &[p.user.as_bytes(), p.vhost.as_bytes()]),
+            Definition::Exchange(e) => key(b'e', &[e.vhost.as_bytes(), e.name.as_bytes()]),
+            Definition::Queue(q) => key(b'q', &[q.vhost.as_bytes(), q.name.as_bytes()]),
+            Definition::Binding(b) => {
+                // Arguments are part of a binding's identity, in whatever order they came.
+                let mut entries = b.arguments.0.clone();
+                entries.sort_by(|a, b| a.0.cmp(&b.0));
+                let mut arguments = Vec::new();
+                Table(entries).encode(&mut arguments);
+                let kind: &[u8] = if b.to_queue { b"q" } else { b"e" };
+                let (source, destination) = (b.source.as_bytes(), b.destination.as_bytes());
+                let parts = [b.vhost.as_bytes(), source, kind, destination, b.routing_key.as_bytes()];
+                let mut bytes = key(b'b', &parts);
+                bytes.extend(arguments);
+                bytes
+            }
+        }
+    }
+
+    fn value(&self) -> Vec<u8> {
+        let json = match self {
+            Definition::Vhost(v) => serde_json::to_vec(v),
+            Definition::User(u) => serde_json::to_vec(u),
+            Definition::Permission(p) => serde_json::to_vec(p),
+            Definition::Exchange(e) => serde_json::to_vec(e),
+            Definition::Queue(q) => serde_json::to_vec(q),
+            Definition::Binding(b) => serde_json::to_vec(b),
+        };
+        json.expect("names and numbers are always JSON")
+    }
+}
+
+fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = vec![kind];
+    for part in parts {
+        key.extend((part.len() as u16).to_be_bytes());
+        key.extend(*part);
+    }
+    key
+}
+
+mod table {
+    use super::*;
+
+    pub fn serialize<S: Serializer>(table: &Table, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut bytes = Vec::new();
+        table.encode(&mut bytes);
+        serializer.serialize_str(&BASE64.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Table, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = BASE64.decode(text).map_err(serde::de::Error::custom)?;
+        Table::decode(&bytes).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use amqp::Value;
+
+    fn check(definition: Definition) {
+        let Operation::Define { key, value } = definition.define() else { panic!("not a define") };
+
+        assert_eq!(Definition::decode(&key, &value), Ok(definition.clone()));
+        assert_eq!(definition.undefine(), Operation::Undefine { key });
+    }
+
+    fn binding(arguments: &[(&str, i64)]) -> Definition {
+        Definition::Binding(Binding {
+            vhost: "/".into(),
+            source: "s".into(),
+            destination: "d".into(),
+            to_queue: true,
+            routing_key: "k".into(),
+            arguments: arguments.iter().map(|&(n, v)| (n, Value::Int(v))).collect(),
+        })
+    }
+
+    #[test]
+    fn what_is_kept_is_read_back() {
+        check(Definition::Vhost(Vhost { name: "/".into() }));
+        check(Definition::User(User::new("guest", "guest", &["administrator"])));
+        check(Definition::Permission(UserPermission {
+            user: "guest".into(),
+            vhost: "/".into(),
+            permission: Permission::all(),
+        }));
+        check(Definition::Queue(Queue {
+            vhost: "/".into(),
+            name: "q".into(),
+            id: 7,
+            auto_delete: true,
+            arguments: Table::from_iter([("x-expires", Value::Int(5))]),
+        }));
+        check(binding(&[("a", 1), ("b", 2)]));
+    }
+
+    #[test]
+    fn the_order_of_arguments_does_not_make_another_binding() {
+        assert_eq!(binding(&[("a", 1), ("b", 2)]).key(), binding(&[("b", 2), ("a", 1)]).key());
+        assert_ne!(binding(&[("a", 1)]).key(), binding(&[("a", 2)]).key());
+    }
+}

@@ -1,0 +1,650 @@
+//! A virtual host: the names of exchanges and queues, and everything that is done by name.
+//!
+//! Names, permissions and mismatches are checked here, once, whichever door a request came through.
+//! Changes that outlive the broker are appended to the store under the same lock that makes them
+//! visible, so the log has them in the order in which they happened. The caller waits for the store
+//! before it says that a change is made.
+
+mod arguments;
+pub mod definitions;
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use amqp::Table;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use exchanges::{Envelope, Exchanges, Kind, Matches, Removed, Target};
+use hashbrown::HashMap;
+use store::{Operation, QueueId, Seq, Urgency};
+use tracing::debug;
+
+use crate::auth::{Access, Action, User};
+use crate::delivery::ConnectionId;
+use crate::error::{Error, Resource, What};
+use crate::message::Message;
+use crate::queue::{self, Arguments, Declaration, Surroundings};
+use arguments::{MessageHeaders, from_exchanges, to_exchanges};
+use definitions::Definition;
+
+/// Who asks for something, and with which rights.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// On which connection.
+    pub connection: ConnectionId,
+    /// Who.
+    pub user: Arc<User>,
+    /// With which rights in this vhost.
+    pub access: Arc<Access>,
+}
+
+/// The flags of exchange.declare.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExchangeFlags {
+    /// Only look whether it is there.
+    pub passive: bool,
+    /// It outlives the broker.
+    pub durable: bool,
+    /// It goes with its last binding.
+    pub auto_delete: bool,
+    /// Clients cannot publish to it.
+    pub internal: bool,
+}
+
+/// The flags of queue.declare.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QueueFlags {
+    /// Only look whether it is there; everything else is then ignored.
+    pub passive: bool,
+    /// It outlives the broker.
+    pub durable: bool,
+    /// Only this connection may use it, and it goes with it.
+    pub exclusive: bool,
+    /// It goes with its last consumer.
+    pub auto_delete: bool,
+}
+
+/// Where a binding leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To<'a> {
+    /// To a queue.
+    Queue(&'a str),
+    /// To an exchange.
+    Exchange(&'a str),
+}
+
+/// A virtual host.
+#[derive(Debug)]
+pub struct Vhost {
+    name: Arc<str>,
+    surroundings: Surroundings,
+    ids: Arc<QueueIds>,
+    // Held for reading while a message is routed, for writing while something is declared or deleted;
+    // never across an await. Lock order: vhost, then queue, then outbox.
+    topology: RwLock<Topology>,
+}
+
+struct Topology {
+    exchanges: Exchanges<queue::Handle>,
+    queues: HashMap<Arc<str>, queue::Handle>,
+}
+
+/// Gives every queue of the broker its number.
+#[derive(Debug, Default)]
+pub struct QueueIds(std::sync::atomic::AtomicU64);
+
+impl QueueIds {
+    /// Never gives out this number or a smaller one.
+    pub fn reserve(&self, id: QueueId) {
+        self.0.fetch_max(id.0, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn next(&self) -> QueueId {
+        QueueId(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1)
+    }
+}
+
+impl Vhost {
+    /// An empty vhost, with the exchanges that every vhost has.
+    pub fn new(name: &str, surroundings: Surroundings, ids: Arc<QueueIds>) -> Self {
+        let topology = Topology { exchanges: Exchanges::new(), queues: HashMap::new() };
+        Vhost { name: name.into(), surroundings, ids, topology: RwLock::new(topology) }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    // Exchanges -----------------------------------------------------------------------------------
+
+    /// exchange.declare: makes an exchange, or makes sure that the one there is the same. True if the
+    /// store has been told.
+    ///
+    /// # Errors
+    /// `UnknownKind`, `Refused`, `NotFound` (passive), `Mismatch`, `Reserved`, `DefaultExchange`, `Invalid`.
+    pub fn declare_exchange(
+        &self,
+        caller: &Caller,
+        name: &str,
+        kind: &str,
+        flags: ExchangeFlags,
+        table: &Table,
+    ) -> Result<bool, Error> {
+        if flags.passive {
+            self.read().exchange(name, &self.name)?;
+            return Ok(false);
+        }
+        let kind = Kind::parse(kind.as_bytes()).map_err(|_| Error::UnknownKind(kind.into()))?;
+        if name.is_empty() {
+            return Err(Error::DefaultExchange);
+        }
+        caller.access.check(Action::Configure, What::Exchange, name)?;
+        let arguments = to_exchanges(table);
+        let declaration = exchanges::Declaration {
+            kind,
+            durable: flags.durable,
+            auto_delete: flags.auto_delete,
+            internal: flags.internal,
+            arguments,
+            alternate: None,
+        };
+        let mut topology = self.write();
+        if topology.exchanges.get(name.as_bytes()).is_none() {
+            self.check_alternate(caller, name, table)?;
+        }
+        let declared = topology.exchanges.declare(name.as_bytes(), declaration);
+        match declared.map_err(|e| self.exchange_error(e))? {
+            exchanges::Declared::Existed => Ok(false),
+            exchanges::Declared::Created => {
+                debug!(vhost = %self.name, exchange = name, kind = kind.name(), "exchange declared");
+                if !flags.durable {
+                    return Ok(false);
+                }
+                let exchange = topology.exchanges.get(name.as_bytes()).expect("it was just made");
+                self.tell(vec![self.exchange_definition(exchange).define()]);
+                Ok(true)
+            }
+        }
+    }
+
+    /// An alternate exchange needs read on the exchange and write on the alternate.
+    fn check_alternate(&self, caller: &Caller, name: &str, table: &Table) -> Result<(), Error> {
+        let Some(alternate) = table.get_str("alternate-exchange") else { return Ok(()) };
+        caller.access.check(Action::Read, What::Exchange, name)?;
+        caller.access.check(Action::Write, What::Exchange, alternate)
+    }
+
+    /// exchange.delete. A missing one is fine. True if the store has been told.
+    ///
+    /// # Errors
+    /// `Refused`, `Reserved`, `DefaultExchange`, `InUse`.
+    pub fn delete_exchange(&self, caller: &Caller, name: &str, if_unused: bool) -> Result<bool, Error> {
+        if name.is_empty() {
+            return Err(Error::DefaultExchange);
+        }
+        caller.access.check(Action::Configure, What::Exchange, name)?;
+        let mut topology = self.write();
+        let removed = topology.exchanges.delete(name.as_bytes(), if_unused);
+        Ok(self.forget(removed.map_err(|e| self.exchange_error(e))?))
+    }
+
+    /// queue.bind and exchange.bind. True if the store has been told.
+    ///
+    /// # Errors
+    /// `Refused`, `NotFound`, `Locked`, `DefaultExchange`, `Invalid`.
+    pub fn bind(
+        &self,
+        caller: &Caller,
+        source: &str,
+        to: To<'_>,
+        routing_key: &str,
+        table: &Table,
+    ) -> Result<bool, Error> {
+        let mut topology = self.write();
+        let target = self.binding_ends(caller, &topology, source, to)?;
+        let arguments = to_exchanges(table);
+        let bound =
+            topology.exchanges.bind(source.as_bytes(), &target, routing_key.as_bytes(), &arguments);
+        let is_new = bound.map_err(|e| self.exchange_error(e))?;
+        if !is_new || !topology.is_kept(source, &target) {
+            return Ok(false);
+        }
+        let binding = exchanges::Binding {
+            source: source.into(),
+            target,
+            routing_key: routing_key.into(),
+            arguments,
+        };
+        self.tell(vec![self.binding_definition(&binding).define()]);
+        Ok(true)
+    }
+
+    /// queue.unbind and exchange.unbind. What was never bound is fine. True if the store has been told.
+    ///
+    /// # Errors
+    /// As [`Vhost::bind`].
+    pub fn unbind(
+        &self,
+        caller: &Caller,
+        source: &str,
+        to: To<'_>,
+        routing_key: &str,
+        table: &Table,
+    ) -> Result<bool, Error> {
+        let mut topology = self.write();
+        let target = self.binding_ends(caller, &topology, source, to)?;
+        let arguments = to_exchanges(table);
+        let removed =
+            topology.exchanges.unbind(source.as_bytes(), &target, routing_key.as_bytes(), &arguments);
+        Ok(self.forget(removed.map_err(|e| self.exchange_error(e))?))
+    }
+
+    /// Checks both ends of a binding: write on the destination, read on the source, and that they are
+    /// there.
+    fn binding_ends(
+        &self,
+        caller: &Caller,
+        topology: &Topology,
+        source: &str,
+        to: To<'_>,
+    ) -> Result<Target<queue::Handle>, Error> {
+        let (what, name) = match to {
+            To::Queue(name) => (What::Queue, name),
+            To::Exchange(name) => (What::Exchange, name),
+        };
+        if source.is_empty() || (what == What::Exchange && name.is_empty()) {
+            return Err(Error::DefaultExchange);
+        }
+        caller.access.check(Action::Write, what, name)?;
+        caller.access.check(Action::Read, What::Exchange, source)?;
+        let target = match to {
+            To::Queue(name) => {
+                let queue = topology.queue(name, &self.name)?.clone();
+                check_owner(&queue, caller.connection)?;
+                Target::Queue(queue)
+            }
+            To::Exchange(name) => {
+                topology.exchange(name, &self.name)?;
+                Target::Exchange(name.into())
+            }
+        };
+        topology.exchange(source, &self.name)?;
+        Ok(target)
+    }
+
+    // Queues --------------------------------------------------------------------------------------
+
+    /// queue.declare: makes a queue, or makes sure that the one there is the same. The empty name asks
+    /// for a new one. Also says whether the store has been told.
+    ///
+    /// # Errors
+    /// `Reserved`, `Refused`, `NotFound` (passive), `Locked`, `Mismatch`, `Invalid`.
+    pub fn declare_queue(
+        &self,
+        caller: &Caller,
+        name: &str,
+        flags: QueueFlags,
+        table: &Table,
+    ) -> Result<(queue::Handle, bool), Error> {
+        if flags.passive {
+            let queue = self.read().queue(name, &self.name)?.clone();
+            check_owner(&queue, caller.connection)?;
+            queue.touch();
+            return Ok((queue, false));
+        }
+        if name.starts_with("amq.") {
+            return Err(Error::Reserved { what: What::Queue, name: name.into() });
+        }
+        let name: Arc<str> = if name.is_empty() { generated("amq.gen-").into() } else { name.into() };
+        caller.access.check(Action::Configure, What::Queue, &name)?;
+        let mut topology = self.write();
+        if let Some(queue) = topology.queues.get(&name) {
+            check_owner(queue, caller.connection)?;
+            check_same(queue, flags, table)?;
+            queue.touch();
+            return Ok((queue.clone(), false));
+        }
+        let arguments = Arguments::parse(table, &name, &self.name)?;
+        let declaration = Declaration {
+            vhost: self.name.clone(),
+            name: name.clone(),
+            durable: flags.durable,
+            auto_delete: flags.auto_delete,
+            owner: flags.exclusive.then_some(caller.connection),
+            table: table.clone(),
+            arguments,
+        };
+        let queue = queue::Handle::new(self.ids.next(), declaration, Seq(1), self.surroundings.clone());
+        topology.exchanges.add_queue(name.as_bytes(), queue.clone());
+        topology.queues.insert(name.clone(), queue.clone());
+        debug!(vhost = %self.name, queue = %name, "queue declared");
+        let is_kept = queue.declaration().is_kept();
+        if is_kept {
+            let define = self.queue_definition(&queue).define();
+            self.tell(vec![Operation::QueueCreate { queue: queue.id() }, define]);
+        }
+        Ok((queue, is_kept))
+    }
+
+    /// A queue for basic.consume, basic.get and the like.
+    ///
+    /// # Errors
+    /// `Refused` without read permission, `NotFound`, `Locked`.
+    pub fn queue_to_read(&self, caller: &Caller, name: &str) -> Result<queue::Handle, Error> {
+        caller.access.check(Action::Read, What::Queue, name)?;
+        let queue = self.read().queue(name, &self.name)?.clone();
+        check_owner(&queue, caller.connection)?;
+        Ok(queue)
+    }
+
+    /// queue.delete. A missing queue is fine. Says how many messages were ready, and whether the store
+    /// has been told.
+    ///
+    /// # Errors
+    /// `Refused`, `Locked`, `InUse`, `NotEmpty`.
+    pub fn delete_queue(
+        &self,
+        caller: &Caller,
+        name: &str,
+        if_unused: bool,
+        if_empty: bool,
+    ) -> Result<(usize, bool), Error> {
+        caller.access.check(Action::Configure, What::Queue, name)?;
+        let mut topology = self.write();
+        let Some(queue) = topology.queues.get(name).cloned() else { return Ok((0, false)) };
+        check_owner(&queue, caller.connection)?;
+        let (ready, consumers) = queue.counts();
+        let resource = Resource::queue(name, &self.name);
+        if if_unused && consumers > 0 {
+            return Err(Error::InUse(resource));
+        }
+        if if_empty && ready > 0 {
+            return Err(Error::NotEmpty(resource));
+        }
+        Ok(self.remove(&mut topology, &queue))
+    }
+
+    /// Takes a queue away that has reached its end by itself: its last consumer or its connection is
+    /// gone, or nobody has used it for too long. True if the store has been told.
+    pub fn end_queue(&self, queue: &queue::Handle) -> bool {
+        self.remove(&mut self.write(), queue).1
+    }
+
+    fn remove(&self, topology: &mut Topology, queue: &queue::Handle) -> (usize, bool) {
+        // A new queue may have the name by now.
+        if topology.queues.get(queue.name()) != Some(queue) {
+            return (0, false);
+        }
+        topology.queues.remove(queue.name());
+        let removed = topology.exchanges.remove_queue(queue);
+        let is_told = self.forget(removed);
+        let ready = queue.delete();
+        debug!(vhost = %self.name, queue = queue.name(), "queue deleted");
+        if !queue.declaration().is_kept() {
+            return (ready, is_told);
+        }
+        let undefine = self.queue_definition(queue).undefine();
+        self.tell(vec![undefine, Operation::QueueDelete { queue: queue.id() }]);
+        (ready, true)
+    }
+
+    /// Takes away the exclusive queues of a connection that is gone.
+    pub fn end_connection(&self, connection: ConnectionId) {
+        let owned: Vec<queue::Handle> = {
+            let topology = self.read();
+            let is_owned = |q: &&queue::Handle| q.declaration().owner == Some(connection);
+            topology.queues.values().filter(is_owned).cloned().collect()
+        };
+        for queue in owned {
+            self.end_queue(&queue);
+        }
+    }
+
+    // Messages ------------------------------------------------------------------------------------
+
+    /// Whether the caller may publish to an exchange, and whether there is one.
+    ///
+    /// # Errors
+    /// `Refused`, `NotFound`, `InternalExchange`.
+    pub fn check_publish(&self, caller: &Caller, exchange: &str) -> Result<(), Error> {
+        caller.access.check(Action::Write, What::Exchange, exchange)?;
+        let topology = self.read();
+        let found = topology.exchange(exchange, &self.name)?;
+        if found.internal {
+            return Err(Error::InternalExchange(Resource::exchange(exchange, &self.name)));
+        }
+        Ok(())
+    }
+
+    /// Finds the queues that a message reaches, each once, into `matches`. False if the exchange has
+    /// vanished since it was checked.
+    pub fn route(&self, message: &Message, matches: &mut Matches<queue::Handle>) -> bool {
+        let Some((exchange, routing_key)) = amqp::method::split_address(&message.address) else {
+            return false;
+        };
+        let headers = MessageHeaders { properties: &message.properties };
+        let envelope = Envelope::new(routing_key.as_bytes(), &headers);
+        self.read().exchanges.route(exchange.as_bytes(), &envelope, matches).is_ok()
+    }
+
+    // What is kept --------------------------------------------------------------------------------
+
+    /// Puts back an exchange that outlived the broker.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub fn restore_exchange(&self, kept: &definitions::Exchange) -> Result<(), Error> {
+        let kind = Kind::parse(kept.kind.as_bytes()).map_err(|_| Error::UnknownKind(kept.kind.clone()))?;
+        let declaration = exchanges::Declaration {
+            kind,
+            durable: true,
+            auto_delete: kept.auto_delete,
+            internal: kept.internal,
+            arguments: to_exchanges(&kept.arguments),
+            alternate: None,
+        };
+        let declared = self.write().exchanges.declare(kept.name.as_bytes(), declaration);
+        declared.map(drop).map_err(|e| self.exchange_error(e))
+    }
+
+    /// Puts back a queue that outlived the broker, without its messages.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub fn restore_queue(&self, kept: &definitions::Queue, next_seq: Seq) -> Result<queue::Handle, Error> {
+        let id = QueueId(kept.id);
+        self.ids.reserve(id);
+        let name: Arc<str> = kept.name.as_str().into();
+        let declaration = Declaration {
+            vhost: self.name.clone(),
+            name: name.clone(),
+            durable: true,
+            auto_delete: kept.auto_delete,
+            owner: None,
+            arguments: Arguments::parse(&kept.arguments, &kept.name, &self.name)?,
+            table: kept.arguments.clone(),
+        };
+        let queue = queue::Handle::new(id, declaration, next_seq, self.surroundings.clone());
+        let mut topology = self.write();
+        topology.exchanges.add_queue(name.as_bytes(), queue.clone());
+        topology.queues.insert(name, queue.clone());
+        Ok(queue)
+    }
+
+    /// Puts back a binding that outlived the broker.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub fn restore_binding(&self, kept: &definitions::Binding) -> Result<(), Error> {
+        let mut topology = self.write();
+        let target = match kept.to_queue {
+            true => Target::Queue(topology.queue(&kept.destination, &self.name)?.clone()),
+            false => Target::Exchange(kept.destination.as_str().into()),
+        };
+        let (source, key) = (kept.source.as_bytes(), kept.routing_key.as_bytes());
+        let bound = topology.exchanges.bind(source, &target, key, &to_exchanges(&kept.arguments));
+        bound.map(drop).map_err(|e| self.exchange_error(e))
+    }
+
+    fn exchange_definition(&self, exchange: &exchanges::Exchange) -> Definition {
+        Definition::Exchange(definitions::Exchange {
+            vhost: self.name.to_string(),
+            name: exchange.name.to_string(),
+            kind: exchange.kind.name().into(),
+            auto_delete: exchange.auto_delete,
+            internal: exchange.internal,
+            arguments: from_exchanges(&exchange.arguments),
+        })
+    }
+
+    fn queue_definition(&self, queue: &queue::Handle) -> Definition {
+        let declaration = queue.declaration();
+        Definition::Queue(definitions::Queue {
+            vhost: self.name.to_string(),
+            name: declaration.name.to_string(),
+            id: queue.id().0,
+            auto_delete: declaration.auto_delete,
+            arguments: declaration.table.clone(),
+        })
+    }
+
+    fn binding_definition(&self, binding: &exchanges::Binding<queue::Handle>) -> Definition {
+        let (destination, to_queue) = match &binding.target {
+            Target::Queue(queue) => (queue.name().to_string(), true),
+            Target::Exchange(name) => (name.to_string(), false),
+        };
+        Definition::Binding(definitions::Binding {
+            vhost: self.name.to_string(),
+            source: binding.source.to_string(),
+            destination,
+            to_queue,
+            routing_key: binding.routing_key.to_string(),
+            arguments: from_exchanges(&binding.arguments),
+        })
+    }
+
+    /// Tells the store of everything that vanished; true if there was anything to tell.
+    fn forget(&self, removed: Removed<queue::Handle>) -> bool {
+        let bindings = removed.bindings.iter().filter(|b| match &b.target {
+            Target::Queue(queue) => queue.declaration().is_kept(),
+            Target::Exchange(_) => true,
+        });
+        let mut operations: Vec<Operation> =
+            bindings.map(|b| self.binding_definition(b).undefine()).collect();
+        let exchanges = removed.exchanges.iter().filter(|e| e.durable);
+        operations.extend(exchanges.map(|e| self.exchange_definition(e).undefine()));
+        let is_told = !operations.is_empty();
+        if is_told {
+            self.tell(operations);
+        }
+        is_told
+    }
+
+    /// Appends what belongs together: all of it happens or none.
+    fn tell(&self, operations: Vec<Operation>) {
+        let operations = match operations.len() {
+            1 => operations,
+            _ => vec![Operation::Atomic(operations)],
+        };
+        self.surroundings.store.append(operations, Urgency::Lazy);
+    }
+
+    fn exchange_error(&self, error: exchanges::Error) -> Error {
+        let exchange = |name: &exchanges::Name| Resource::exchange(&name.to_string(), &self.name);
+        match error {
+            exchanges::Error::NotFound { name, .. } => Error::NotFound(exchange(&name)),
+            exchanges::Error::Mismatch { name, field, received, current } => {
+                Error::Mismatch { resource: exchange(&name), field: field.into(), received, current }
+            }
+            exchanges::Error::InUse { name } => Error::InUse(exchange(&name)),
+            exchanges::Error::Reserved { name } => {
+                Error::Reserved { what: What::Exchange, name: name.to_string() }
+            }
+            exchanges::Error::DefaultExchange => Error::DefaultExchange,
+            exchanges::Error::UnknownKind { kind } => Error::UnknownKind(kind.to_string()),
+            exchanges::Error::InvalidType { name, field, received } => Error::Invalid(format!(
+                "invalid type '{received}' for arg '{field}' in exchange '{name}' in vhost '{}'",
+                self.name
+            )),
+            exchanges::Error::Invalid { reason } => Error::Invalid(reason),
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Topology> {
+        self.topology.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Topology> {
+        self.topology.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Topology {
+    fn exchange(&self, name: &str, vhost: &str) -> Result<&exchanges::Exchange, Error> {
+        let found = self.exchanges.get(name.as_bytes());
+        found.ok_or_else(|| Error::NotFound(Resource::exchange(name, vhost)))
+    }
+
+    fn queue(&self, name: &str, vhost: &str) -> Result<&queue::Handle, Error> {
+        self.queues.get(name).ok_or_else(|| Error::NotFound(Resource::queue(name, vhost)))
+    }
+
+    /// Whether a binding outlives the broker: both its ends do.
+    fn is_kept(&self, source: &str, target: &Target<queue::Handle>) -> bool {
+        let is_durable = |name: &[u8]| self.exchanges.get(name).is_some_and(|e| e.durable);
+        is_durable(source.as_bytes())
+            && match target {
+                Target::Queue(queue) => queue.declaration().is_kept(),
+                Target::Exchange(name) => is_durable(name),
+            }
+    }
+}
+
+impl std::fmt::Debug for Topology {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} queues", self.queues.len())
+    }
+}
+
+/// An exclusive queue is used by its connection alone.
+fn check_owner(queue: &queue::Handle, connection: ConnectionId) -> Result<(), Error> {
+    let declaration = queue.declaration();
+    match declaration.owner {
+        Some(owner) if owner != connection => {
+            Err(Error::Locked(Resource::queue(&declaration.name, &declaration.vhost)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a second declare asks for the queue that is there (RabbitMQ's list of what counts).
+fn check_same(queue: &queue::Handle, flags: QueueFlags, table: &Table) -> Result<(), Error> {
+    let declaration = queue.declaration();
+    let resource = || Resource::queue(&declaration.name, &declaration.vhost);
+    if flags.exclusive != declaration.owner.is_some() {
+        return Err(Error::Locked(resource()));
+    }
+    let flag = |field: &str, received: bool, current: bool| Error::Mismatch {
+        resource: resource(),
+        field: field.into(),
+        received: format!("'{received}'"),
+        current: format!("'{current}'"),
+    };
+    if flags.durable != declaration.durable {
+        return Err(flag("durable", flags.durable, declaration.durable));
+    }
+    if flags.auto_delete != declaration.auto_delete {
+        return Err(flag("auto_delete", flags.auto_delete, declaration.auto_delete));
+    }
+    match Arguments::difference(table, &declaration.table) {
+        None => Ok(()),
+        Some((field, received, current)) => {
+            Err(Error::Mismatch { resource: resource(), field: field.into(), received, current })
+        }
+    }
+}
+
+/// A name nobody else has: the prefix and 22 characters.
+pub fn generated(prefix: &str) -> String {
+    format!("{prefix}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>()))
+}

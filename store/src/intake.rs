@@ -1,0 +1,436 @@
+//! The intake: where sessions leave their operations for the one writer thread, and how they learn
+//! what is durable.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::operation::{Operation, RECORD_BYTES_MAX};
+
+/// This much is worth a group of its own, even when nobody waits for it.
+const LAZY_BYTES_MAX: usize = 1 << 20;
+
+/// Called by the writer thread; must be short and must not call the store.
+pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// Called once, with the error that poisoned the store.
+pub(crate) type OnPoison = Arc<dyn Fn(&Error) + Send + Sync>;
+
+/// One append of one session. Grows by one with each append; `Ticket(0)` is always durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// How soon operations have to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// Somebody waits: the writer is woken now, and the session when it is durable.
+    Sync,
+    /// Nobody waits: it rides in the next group, at the latest after `lazy_delay` or once the
+    /// intake holds about 1 MiB. The session is not woken for it, but [`Session::durable`] counts it.
+    Lazy,
+}
+
+/// A party that appends, such as a connection, and wants to know when its operations are durable.
+/// They are applied in the order of its appends.
+pub struct Session {
+    hub: Arc<Hub>,
+    line: Arc<Line>,
+    last: u64,
+    /// Where this session stands in the intake's list, and in which round that was.
+    index: usize,
+    round: u64,
+}
+
+/// The writer's end of a session.
+pub(crate) struct Line {
+    durable: AtomicU64,
+    /// It has seen the intake full and wants to hear when it is not.
+    saw_full: AtomicBool,
+    wake: Wake,
+}
+
+/// What all handles and the writer share.
+pub(crate) struct Hub {
+    /// Short sections only: pushing operations, or swapping the whole list. A lock and not a
+    /// channel, since the writer always takes everything at once.
+    intake: Mutex<Intake>,
+    arrived: Condvar,
+    /// Bytes in the intake, readable without the lock.
+    bytes: AtomicUsize,
+    bytes_max: usize,
+    lines: Mutex<Vec<Weak<Line>>>,
+    is_poisoned: AtomicBool,
+    is_closed: AtomicBool,
+    on_poison: Option<OnPoison>,
+}
+
+struct Intake {
+    group: Group,
+    bytes: usize,
+    round: u64,
+    is_urgent: bool,
+    is_closing: bool,
+    has_ended: bool,
+    writer: Writer,
+}
+
+/// What the writer waits for.
+#[derive(PartialEq, Eq)]
+enum Writer {
+    Works,
+    WaitsForAnything,
+    WaitsForUrgent,
+}
+
+/// What was gathered since the writer last took it.
+#[derive(Default)]
+pub(crate) struct Group {
+    pub(crate) operations: Vec<Operation>,
+    pub(crate) touched: Vec<Touched>,
+}
+
+/// A session with operations in a group.
+pub(crate) struct Touched {
+    line: Arc<Line>,
+    ticket: u64,
+    wants_wake: bool,
+}
+
+/// What ended the writer's wait.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Gathered {
+    /// A group, or the time that was given; the group may be empty.
+    Group,
+    /// The last group: nothing comes after it.
+    Closing,
+}
+
+impl Session {
+    pub(crate) fn new(hub: &Arc<Hub>, wake: Wake) -> Session {
+        let line = Arc::new(Line { durable: AtomicU64::new(0), saw_full: AtomicBool::new(false), wake });
+        hub.register(&line);
+        Session { hub: Arc::clone(hub), line, last: 0, index: 0, round: 0 }
+    }
+
+    /// Leaves operations for the writer. Never blocks; the caller looks at [`Session::is_full`].
+    /// They are taken from the iterator under a lock: pass something plain such as `drain(..)`. No
+    /// operations at all is a barrier: it is durable when all before it is.
+    ///
+    /// After the store was closed or poisoned they are dropped and never become durable.
+    ///
+    /// # Panics
+    ///
+    /// When an operation takes 1 GiB or more, or an `Atomic` holds another one.
+    pub fn append(&mut self, operations: impl IntoIterator<Item = Operation>, urgency: Urgency) -> Ticket {
+        self.last += 1;
+        let wants_wake = urgency == Urgency::Sync;
+        let mut intake = lock(&self.hub.intake);
+        intake.take_in(operations);
+        if self.round == intake.round {
+            let touched = &mut intake.group.touched[self.index];
+            touched.ticket = self.last;
+            touched.wants_wake |= wants_wake;
+        } else {
+            self.round = intake.round;
+            self.index = intake.group.touched.len();
+            let line = Arc::clone(&self.line);
+            intake.group.touched.push(Touched { line, ticket: self.last, wants_wake });
+        }
+        self.hub.appended(intake, urgency);
+        Ticket(self.last)
+    }
+
+    /// The highest ticket that is on disk, with all before it. One atomic load.
+    pub fn durable(&self) -> Ticket {
+        Ticket(self.line.durable.load(Ordering::Acquire))
+    }
+
+    /// Whether more than `intake_bytes_max` waits to be written. The caller then stops taking in
+    /// work until its `wake` is called.
+    pub fn is_full(&self) -> bool {
+        if !self.hub.is_full() {
+            return false;
+        }
+        self.line.saw_full.store(true, Ordering::SeqCst);
+        // The writer may have emptied it before it could see the note.
+        self.hub.is_full()
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("last", &self.last)
+            .field("durable", &self.durable().0)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Hub {
+    pub(crate) fn new(bytes_max: usize, on_poison: Option<OnPoison>) -> Hub {
+        Hub {
+            intake: Mutex::new(Intake {
+                group: Group::default(),
+                bytes: 0,
+                round: 1,
+                is_urgent: false,
+                is_closing: false,
+                has_ended: false,
+                writer: Writer::Works,
+            }),
+            arrived: Condvar::new(),
+            bytes: AtomicUsize::new(0),
+            bytes_max,
+            lines: Mutex::new(Vec::new()),
+            is_poisoned: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+            on_poison,
+        }
+    }
+
+    /// Leaves operations nobody asks about.
+    pub(crate) fn append(&self, operations: Vec<Operation>, urgency: Urgency) {
+        let mut intake = lock(&self.intake);
+        intake.take_in(operations);
+        self.appended(intake, urgency);
+    }
+
+    fn appended(&self, mut intake: MutexGuard<'_, Intake>, urgency: Urgency) {
+        intake.is_urgent |= urgency == Urgency::Sync || intake.bytes >= LAZY_BYTES_MAX;
+        self.bytes.store(intake.bytes, Ordering::SeqCst);
+        let must_wake = match intake.writer {
+            Writer::Works => false,
+            Writer::WaitsForAnything => true,
+            Writer::WaitsForUrgent => intake.is_urgent,
+        };
+        if must_wake {
+            intake.writer = Writer::Works;
+        }
+        drop(intake);
+        if must_wake {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// The writer's wait: swaps the intake for `group`, which must be empty, once something urgent
+    /// is there, something lazy is old enough, it is time `until`, or the store closes.
+    pub(crate) fn gather(&self, group: &mut Group, lazy_delay: Duration, until: Option<Instant>) -> Gathered {
+        let mut lazy_until = None;
+        let mut intake = lock(&self.intake);
+        loop {
+            if intake.is_urgent || intake.is_closing {
+                break;
+            }
+            let now = Instant::now();
+            let has_lazy = !intake.group.is_empty();
+            if has_lazy {
+                lazy_until.get_or_insert(now + lazy_delay);
+            }
+            let deadline = lazy_until.into_iter().chain(until).min();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                break;
+            }
+            intake.writer = if has_lazy { Writer::WaitsForUrgent } else { Writer::WaitsForAnything };
+            intake = match deadline {
+                None => self.arrived.wait(intake).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let timeout = deadline - now;
+                    let waited = self.arrived.wait_timeout(intake, timeout);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+            intake.writer = Writer::Works;
+        }
+        std::mem::swap(&mut intake.group, group);
+        let was_full = intake.bytes > self.bytes_max;
+        intake.bytes = 0;
+        intake.round += 1;
+        intake.is_urgent = false;
+        self.bytes.store(0, Ordering::SeqCst);
+        let gathered = if intake.is_closing { Gathered::Closing } else { Gathered::Group };
+        drop(intake);
+        if was_full {
+            self.wake_lines(|line| line.saw_full.swap(false, Ordering::SeqCst));
+        }
+        gathered
+    }
+
+    /// Tells every session of a group that it is durable, and empties the group.
+    pub(crate) fn confirm(&self, group: &mut Group) {
+        for touched in &group.touched {
+            touched.line.durable.store(touched.ticket, Ordering::Release);
+        }
+        for touched in group.touched.drain(..) {
+            if touched.wants_wake {
+                (touched.line.wake)();
+            }
+        }
+    }
+
+    /// Nothing becomes durable any more. Only the first error is told.
+    pub(crate) fn poison(&self, error: &Error) {
+        if self.is_poisoned.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.end();
+        match &self.on_poison {
+            Some(hook) => hook(error),
+            None => tracing::error!(%error, "the store is poisoned: nothing is durable any more"),
+        }
+        self.wake_lines(|_| true);
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.is_poisoned.load(Ordering::SeqCst)
+    }
+
+    /// Asks the writer to end after what is in the intake.
+    pub(crate) fn close(&self) {
+        let mut intake = lock(&self.intake);
+        intake.is_closing = true;
+        drop(intake);
+        self.arrived.notify_one();
+    }
+
+    /// The writer is gone.
+    pub(crate) fn closed(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        self.end();
+        self.wake_lines(|_| true);
+    }
+
+    /// Why nothing more will be written, if so.
+    pub(crate) fn ended(&self) -> Option<Error> {
+        if self.is_poisoned() {
+            return Some(Error::Poisoned);
+        }
+        self.is_closed.load(Ordering::SeqCst).then_some(Error::Closed)
+    }
+
+    fn end(&self) {
+        let mut intake = lock(&self.intake);
+        intake.has_ended = true;
+        intake.is_closing = true;
+        intake.group.operations = Vec::new();
+        intake.bytes = 0;
+        self.bytes.store(0, Ordering::SeqCst);
+        drop(intake);
+        self.arrived.notify_one();
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes.load(Ordering::SeqCst) > self.bytes_max
+    }
+
+    fn register(&self, line: &Arc<Line>) {
+        let mut lines = lock(&self.lines);
+        // Amortised: swept only when it would have to grow anyway.
+        if lines.len() == lines.capacity() {
+            lines.retain(|line| line.strong_count() > 0);
+        }
+        lines.push(Arc::downgrade(line));
+    }
+
+    /// Wakes those of which `which` holds; outside the lock, since `wake` is not ours.
+    fn wake_lines(&self, which: impl Fn(&Line) -> bool) {
+        let lines: Vec<Arc<Line>> = lock(&self.lines).iter().filter_map(Weak::upgrade).collect();
+        for line in lines {
+            if which(&line) {
+                (line.wake)();
+            }
+        }
+    }
+}
+
+impl Intake {
+    fn take_in(&mut self, operations: impl IntoIterator<Item = Operation>) {
+        for operation in operations {
+            let weight = operation.weight();
+            assert!(weight < RECORD_BYTES_MAX, "an operation of {weight} bytes");
+            assert!(!operation.holds_nested_atomic(), "an Atomic inside an Atomic");
+            if self.has_ended {
+                continue;
+            }
+            self.bytes += weight;
+            self.group.operations.push(operation);
+        }
+    }
+}
+
+impl Group {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.operations.is_empty() && self.touched.is_empty()
+    }
+}
+
+/// Locks a mutex whose holder may have panicked: each section leaves what it guards whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::QueueId;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    fn operation() -> Operation {
+        Operation::QueueCreate { queue: QueueId(1) }
+    }
+
+    fn counting_session(hub: &Arc<Hub>) -> (Session, Arc<AtomicUsize>) {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&count);
+        let wake = Arc::new(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+        });
+        (Session::new(hub, wake), count)
+    }
+
+    #[test]
+    fn a_session_is_woken_once_for_a_group_and_only_for_sync() {
+        let hub = Arc::new(Hub::new(1 << 20, None));
+        let (mut eager, eager_woken) = counting_session(&hub);
+        let (mut idle, idle_woken) = counting_session(&hub);
+        let mut group = Group::default();
+
+        idle.append([operation()], Urgency::Lazy);
+        eager.append([operation()], Urgency::Sync);
+        let last = eager.append([operation()], Urgency::Sync);
+        hub.gather(&mut group, LONG, None);
+        assert_eq!(eager.durable(), Ticket(0));
+        hub.confirm(&mut group);
+
+        assert_eq!((eager.durable(), idle.durable()), (last, Ticket(1)));
+        assert_eq!(eager_woken.load(Ordering::SeqCst), 1);
+        assert_eq!(idle_woken.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_full_intake_wakes_those_who_saw_it_when_it_is_taken() {
+        let hub = Arc::new(Hub::new(100, None));
+        let (mut writer, woken) = counting_session(&hub);
+        writer.append([operation(), operation()], Urgency::Sync);
+        assert!(writer.is_full());
+
+        hub.gather(&mut Group::default(), LONG, None);
+
+        assert!(!writer.is_full());
+        assert_eq!(woken.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_poisoned_store_takes_nothing_in_and_tells_everybody() {
+        let hub = Arc::new(Hub::new(100, Some(Arc::new(|_: &Error| ()))));
+        let (mut session, woken) = counting_session(&hub);
+
+        hub.poison(&Error::Poisoned);
+        session.append([operation(), operation()], Urgency::Sync);
+
+        assert_eq!(woken.load(Ordering::SeqCst), 1);
+        assert!(hub.is_poisoned() && !session.is_full());
+        assert!(matches!(hub.ended(), Some(Error::Poisoned)));
+    }
+}

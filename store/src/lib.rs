@@ -1,0 +1,51 @@
+//! Durable state: all that must survive a crash, behind one small face.
+//!
+//! The store keeps two kinds of things: *definitions*, sorted names and values that are looked up,
+//! and *queues* of messages, which stream through. It has never heard of AMQP.
+//!
+//! All changes are [`Operation`]s. One writer thread gathers those of all sessions, writes them to a
+//! segmented log, syncs once for the whole group, tells the sessions, and only then applies them to
+//! its memory. About once a second the changed part of that memory goes to sled, the state database,
+//! and log segments without a live message go away. A start reads the state database, applies the
+//! log's tail with the same function, and hands everything to the caller as [`Recovered`].
+//!
+//! ```text
+//! session ─┐                     ┌─ write ─ sync ─ tell sessions ─ apply ─┐
+//! session ─┼─> intake ─> group ──┤        log/0000000000000001.seg        ├─> checkpoint ─> state/
+//! session ─┘                     └───────────────── again ────────────────┘
+//! ```
+//!
+//! docs/DATA.md lists every file, key and record byte by byte.
+//!
+//! A failed write or sync poisons the store: it is never tried again, since the operating system may
+//! have dropped what it could not write. A full disk is reported in the same way for now.
+
+#![deny(missing_docs)]
+
+mod block;
+mod checkpoint;
+mod commit;
+mod definitions;
+mod error;
+mod fault;
+mod intake;
+mod keys;
+mod log;
+mod operation;
+mod pool;
+mod queues;
+mod record;
+mod recovery;
+mod schema;
+mod segment;
+mod state;
+mod store;
+mod table;
+
+pub use crate::error::Error;
+pub use crate::intake::{Session, Ticket, Urgency};
+pub use crate::operation::{Operation, Publish, QueueId, Seq};
+pub use crate::recovery::{
+    Damage, DamageKind, Recovered, RecoveredMessage, RecoveredPublish, RecoveredQueue,
+};
+pub use crate::store::{Options, Store};

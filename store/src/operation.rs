@@ -1,0 +1,100 @@
+//! The operations: the only things that change durable state, and the ids they speak of.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+/// The largest encoded record in bytes (1 GiB): offsets inside a segment stay below `u32::MAX`.
+pub(crate) const RECORD_BYTES_MAX: usize = 1 << 30;
+
+/// A queue's number, given by the broker. Never used again after `QueueDelete`: a record that
+/// names an unknown queue is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueId(pub u64);
+
+/// A message's number within one queue, given by the broker in growing order and never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(pub u64);
+
+/// One message on its way to one or more queues. It is written once, however many there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publish {
+    /// When the broker took the message, in milliseconds since 1970. Decided by the caller, since
+    /// [`Operation`]s must replay to the same state at any time.
+    pub timestamp_ms: u64,
+    /// The queues that receive it, each with the message's number there.
+    pub destinations: SmallVec<[(QueueId, Seq); 1]>,
+    /// Address, properties and body. Opaque to the store; together less than 1 GiB.
+    pub parts: [Bytes; 3],
+}
+
+/// A change of durable state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Sets a definition, new or not.
+    Define {
+        /// The name it is found under; opaque, sorted bytewise, at most 64 KiB.
+        key: Vec<u8>,
+        /// What is kept; opaque.
+        value: Vec<u8>,
+    },
+    /// Removes a definition; nothing happens when there is none.
+    Undefine {
+        /// The name given to `Define`.
+        key: Vec<u8>,
+    },
+    /// Makes a queue known. Nothing happens when it is already known.
+    QueueCreate {
+        /// A number never used before.
+        queue: QueueId,
+    },
+    /// Forgets a queue and all of its messages.
+    QueueDelete {
+        /// The queue; nothing happens when it is unknown.
+        queue: QueueId,
+    },
+    /// Stores a message.
+    Publish(Publish),
+    /// These messages are gone from this queue. It may arrive before their `Publish` when another
+    /// session sends it: the message is then dead on arrival.
+    Settle {
+        /// The queue they leave; other queues keep them.
+        queue: QueueId,
+        /// The messages, in any order. Neighbours are written as one range.
+        seqs: SmallVec<[Seq; 4]>,
+    },
+    /// Messages of this queue up to here have been handed to a consumer: they come back marked
+    /// redelivered.
+    Delivered {
+        /// The queue.
+        queue: QueueId,
+        /// The highest number handed out, itself included.
+        through: Seq,
+    },
+    /// All of these or none of them, even when the machine dies in between. Must not hold another
+    /// `Atomic`; less than 1 GiB together.
+    Atomic(Vec<Operation>),
+}
+
+impl Operation {
+    /// About how many bytes this operation holds in memory and will take in the log.
+    pub(crate) fn weight(&self) -> usize {
+        const FIXED: usize = 64;
+        FIXED
+            + match self {
+                Operation::Define { key, value } => key.len() + value.len(),
+                Operation::Undefine { key } => key.len(),
+                Operation::QueueCreate { .. } | Operation::QueueDelete { .. } => 0,
+                Operation::Delivered { .. } => 0,
+                Operation::Publish(publish) => {
+                    publish.destinations.len() * 16 + publish.parts.iter().map(Bytes::len).sum::<usize>()
+                }
+                Operation::Settle { seqs, .. } => seqs.len() * 8,
+                Operation::Atomic(parts) => parts.iter().map(Operation::weight).sum(),
+            }
+    }
+
+    pub(crate) fn holds_nested_atomic(&self) -> bool {
+        let Operation::Atomic(parts) = self else { return false };
+        parts.iter().any(|part| matches!(part, Operation::Atomic(_)))
+    }
+}

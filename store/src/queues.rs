@@ -1,0 +1,377 @@
+//! The queues: which messages each of them holds, and how many live ones each segment has.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+
+use crate::block::{Bitmap, Block, Parts, SLOTS};
+use crate::keys::{self, Key, QueueRow};
+use crate::log::Position;
+use crate::operation::{QueueId, Seq};
+
+/// An early settlement whose publish has not come within this many checkpoints was for a message
+/// that is never stored; without an end they would pile up.
+const EARLY_ROUNDS: u64 = 64;
+
+/// One changed row of the state database; `None` removes it.
+pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
+
+#[derive(Default)]
+pub(crate) struct Queues {
+    queues: HashMap<QueueId, Queue>,
+    /// Live messages per segment, once for each queue that holds them.
+    live: BTreeMap<u64, u64>,
+    dirty: Dirty,
+    /// Blocks with settlements whose publish has not come.
+    early: Vec<(QueueId, u64)>,
+    /// Grows by one with each checkpoint.
+    round: u64,
+    stored_queues: u64,
+    stored_blocks: u64,
+}
+
+/// What the next checkpoint has to write. Each name is in here at most once.
+#[derive(Default)]
+struct Dirty {
+    blocks: Vec<(QueueId, u64)>,
+    queues: Vec<QueueId>,
+    gone: Vec<Vec<u8>>,
+    /// A queue came or went.
+    membership: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Queue {
+    /// One more than the highest number seen in any operation.
+    pub(crate) next_seq: u64,
+    /// One more than the highest number handed to a consumer.
+    pub(crate) delivered_below: u64,
+    /// By number / 1024. A block that is not here is wholly settled or was never used.
+    blocks: BTreeMap<u64, Block>,
+    is_dirty: bool,
+    is_stored: bool,
+}
+
+fn place(seq: Seq) -> (u64, u16) {
+    (seq.0 / SLOTS, (seq.0 % SLOTS) as u16)
+}
+
+impl Queues {
+    pub(crate) fn create(&mut self, id: QueueId) {
+        let queue = self.queues.entry(id).or_insert_with(|| {
+            self.dirty.membership = true;
+            Queue::default()
+        });
+        queue.mark_dirty(id, &mut self.dirty);
+    }
+
+    pub(crate) fn delete(&mut self, id: QueueId) {
+        let Some(queue) = self.queues.remove(&id) else { return };
+        self.dirty.membership = true;
+        if queue.is_stored {
+            self.dirty.gone.push(Key::Queue(id).encode());
+            self.stored_queues -= 1;
+        }
+        for (index, block) in &queue.blocks {
+            for (_, position) in block.live_entries() {
+                release(&mut self.live, position);
+            }
+            self.stored_blocks -= u64::from(block.stored.any());
+            self.dirty.forget(id, *index, block);
+        }
+    }
+
+    pub(crate) fn publish(&mut self, id: QueueId, seq: Seq, position: Position) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        queue.saw(id, seq, &mut self.dirty);
+        let (index, slot) = place(seq);
+        let is_new_block = !queue.blocks.contains_key(&index);
+        let block = queue.blocks.entry(index).or_default();
+        self.dirty.touch(id, index, block, self.round, |block| {
+            if block.publish(slot, position) {
+                *self.live.entry(position.segment).or_default() += 1;
+            }
+        });
+
+        let is_spent = block.is_spent();
+        let passed = match is_new_block {
+            true => queue.blocks.range(..index).next_back().map(|(before, _)| *before),
+            false => is_spent.then_some(index),
+        };
+        if let Some(passed) = passed {
+            self.retire(id, passed);
+        }
+    }
+
+    pub(crate) fn settle(&mut self, id: QueueId, seq: Seq) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        queue.saw(id, seq, &mut self.dirty);
+        let (index, slot) = place(seq);
+        let block = queue.blocks.entry(index).or_default();
+        let was_early = block.early();
+        self.dirty.touch(id, index, block, self.round, |block| {
+            if let Some(position) = block.settle(slot) {
+                release(&mut self.live, position);
+            }
+        });
+        if was_early == 0 && block.early() > 0 {
+            self.early.push((id, index));
+        }
+        if block.is_spent() {
+            self.retire(id, index);
+        }
+    }
+
+    pub(crate) fn delivered(&mut self, id: QueueId, through: Seq) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        queue.saw(id, through, &mut self.dirty);
+        let below = through.0.saturating_add(1);
+        if queue.delivered_below < below {
+            queue.delivered_below = below;
+            queue.mark_dirty(id, &mut self.dirty);
+        }
+    }
+
+    /// Drops a block that no longer matters, once the queue has moved on to a later one: the last
+    /// block of a short queue is not made anew for each message.
+    fn retire(&mut self, id: QueueId, index: u64) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let tail = queue.next_seq.saturating_sub(1) / SLOTS;
+        if index < tail && queue.blocks.get(&index).is_some_and(Block::is_spent) {
+            self.remove_block(id, index);
+        }
+    }
+
+    fn remove_block(&mut self, id: QueueId, index: u64) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        if let Some(block) = queue.blocks.remove(&index) {
+            self.stored_blocks -= u64::from(block.stored.any());
+            self.dirty.forget(id, index, &block);
+        }
+    }
+
+    /// Live messages that lie in a segment.
+    pub(crate) fn live_in(&self, segment: u64) -> u64 {
+        self.live.get(&segment).copied().unwrap_or(0)
+    }
+
+    /// All queues, sorted by id.
+    pub(crate) fn sorted(&self) -> Vec<(QueueId, &Queue)> {
+        let mut queues: Vec<_> = self.queues.iter().map(|(id, queue)| (*id, queue)).collect();
+        queues.sort_unstable_by_key(|(id, _)| *id);
+        queues
+    }
+
+    /// Where a live message lies.
+    pub(crate) fn find(&self, id: QueueId, seq: Seq) -> Option<Position> {
+        let (index, slot) = place(seq);
+        self.queues.get(&id)?.blocks.get(&index)?.find(slot)
+    }
+
+    pub(crate) fn membership_changed(&self) -> bool {
+        self.dirty.membership
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        let dirty = &self.dirty;
+        !(dirty.blocks.is_empty() && dirty.queues.is_empty() && dirty.gone.is_empty())
+    }
+
+    /// No session of before is left, so a publish that has not come never will.
+    pub(crate) fn forget_early(&mut self) {
+        for (id, index) in std::mem::take(&mut self.early) {
+            let Some(queue) = self.queues.get_mut(&id) else { continue };
+            let Some(block) = queue.blocks.get_mut(&index) else { continue };
+            if block.early() > 0 {
+                self.dirty.touch(id, index, block, self.round, Block::forget_early);
+            }
+        }
+    }
+
+    /// Leaves a gap that no earlier number can reach, for a queue whose past is not fully known.
+    pub(crate) fn skip_seqs(&mut self, count: u64) {
+        for (id, queue) in &mut self.queues {
+            queue.next_seq = queue.next_seq.saturating_add(count);
+            queue.mark_dirty(*id, &mut self.dirty);
+        }
+    }
+
+    /// Marks all that is there as handed out before.
+    pub(crate) fn all_delivered(&mut self) {
+        for (id, queue) in &mut self.queues {
+            queue.delivered_below = queue.next_seq;
+            queue.mark_dirty(*id, &mut self.dirty);
+        }
+    }
+
+    /// The rows that changed since the last call; to be written in this order.
+    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
+        self.round += 1;
+        self.expire_early();
+        let dirty_blocks = std::mem::take(&mut self.dirty.blocks);
+        // Removals first: a block may have been removed and begun anew.
+        let mut spent = Vec::new();
+        let mut changes = Vec::new();
+        for (id, index) in dirty_blocks {
+            let Some(queue) = self.queues.get_mut(&id) else { continue };
+            let Some(block) = queue.blocks.get_mut(&index) else { continue };
+            if block.is_spent() {
+                spent.push((id, index));
+                continue;
+            }
+            self.stored_blocks += u64::from(!block.stored.any());
+            if block.dirty.positions {
+                let key = Key::Positions(id, index).encode();
+                changes.push((key, Some(keys::encode_positions(block))));
+                block.stored.positions = true;
+            }
+            if block.dirty.settled {
+                let key = Key::Settled(id, index).encode();
+                changes.push((key, Some(keys::encode_settled(block.bitmap()))));
+                block.stored.settled = true;
+            }
+            block.dirty = Parts::default();
+        }
+        for (id, index) in spent {
+            self.remove_block(id, index);
+        }
+        for id in std::mem::take(&mut self.dirty.queues) {
+            let Some(queue) = self.queues.get_mut(&id) else { continue };
+            queue.is_dirty = false;
+            self.stored_queues += u64::from(!queue.is_stored);
+            queue.is_stored = true;
+            let row = QueueRow { next_seq: queue.next_seq, delivered_below: queue.delivered_below };
+            changes.push((Key::Queue(id).encode(), Some(row.encode())));
+        }
+        let gone = std::mem::take(&mut self.dirty.gone).into_iter().map(|key| (key, None));
+        self.dirty.membership = false;
+        gone.chain(changes).collect()
+    }
+
+    fn expire_early(&mut self) {
+        let mut early = std::mem::take(&mut self.early);
+        early.retain(|(id, index)| {
+            let Some(queue) = self.queues.get_mut(id) else { return false };
+            let Some(block) = queue.blocks.get_mut(index) else { return false };
+            if block.early() == 0 {
+                return false;
+            }
+            if block.touched + EARLY_ROUNDS > self.round {
+                return true;
+            }
+            self.dirty.touch(*id, *index, block, self.round, Block::forget_early);
+            false
+        });
+        self.early = early;
+    }
+
+    /// Rows the state database holds now: queues and blocks.
+    pub(crate) fn stored(&self) -> (u64, u64) {
+        (self.stored_queues, self.stored_blocks)
+    }
+
+    /// Puts back what a checkpoint has written.
+    pub(crate) fn restore_queue(&mut self, id: QueueId, row: QueueRow) {
+        let queue = self.queues.entry(id).or_default();
+        queue.next_seq = row.next_seq;
+        queue.delivered_below = row.delivered_below;
+        queue.is_stored = true;
+        self.stored_queues += 1;
+    }
+
+    /// Puts back what a checkpoint has written; its queue must be there. `false` when it is not.
+    pub(crate) fn restore_block(
+        &mut self,
+        id: QueueId,
+        index: u64,
+        positions: Option<Vec<(u16, Position)>>,
+        settled: Option<Bitmap>,
+    ) -> bool {
+        let Some(queue) = self.queues.get_mut(&id) else { return false };
+        let stored = Parts { positions: positions.is_some(), settled: settled.is_some() };
+        let mut block = Block::restore(positions.unwrap_or_default(), settled.unwrap_or_default());
+        block.stored = stored;
+        for (_, position) in block.live_entries() {
+            *self.live.entry(position.segment).or_default() += 1;
+        }
+        if block.early() > 0 {
+            self.early.push((id, index));
+        }
+        queue.blocks.insert(index, block);
+        self.stored_blocks += 1;
+        true
+    }
+
+    /// Puts back what the disaster copy says.
+    pub(crate) fn restore_from_backup(&mut self, id: QueueId, next_seq: u64) {
+        self.create(id);
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.next_seq = next_seq;
+        }
+    }
+}
+
+impl Queue {
+    /// Live messages in order.
+    pub(crate) fn live_entries(&self) -> impl Iterator<Item = (Seq, Position)> + '_ {
+        self.blocks.iter().flat_map(|(index, block)| {
+            block.live_entries().map(move |(slot, position)| (Seq(index * SLOTS + u64::from(slot)), position))
+        })
+    }
+
+    /// How many messages are live.
+    pub(crate) fn live(&self) -> usize {
+        self.blocks.values().map(|block| usize::from(block.live())).sum()
+    }
+
+    fn saw(&mut self, id: QueueId, seq: Seq, dirty: &mut Dirty) {
+        if seq.0 >= self.next_seq {
+            self.next_seq = seq.0.saturating_add(1);
+            self.mark_dirty(id, dirty);
+        }
+    }
+
+    fn mark_dirty(&mut self, id: QueueId, dirty: &mut Dirty) {
+        if !self.is_dirty {
+            self.is_dirty = true;
+            dirty.queues.push(id);
+        }
+    }
+}
+
+impl Dirty {
+    /// Changes a block and notes it for the next checkpoint if it was clean.
+    fn touch(
+        &mut self,
+        id: QueueId,
+        index: u64,
+        block: &mut Block,
+        round: u64,
+        change: impl FnOnce(&mut Block),
+    ) {
+        let was_dirty = block.dirty.any();
+        change(block);
+        block.touched = round;
+        if !was_dirty && block.dirty.any() {
+            self.blocks.push((id, index));
+        }
+    }
+
+    fn forget(&mut self, id: QueueId, index: u64, block: &Block) {
+        if block.stored.positions {
+            self.gone.push(Key::Positions(id, index).encode());
+        }
+        if block.stored.settled {
+            self.gone.push(Key::Settled(id, index).encode());
+        }
+    }
+}
+
+fn release(live: &mut BTreeMap<u64, u64>, position: Position) {
+    if let Some(count) = live.get_mut(&position.segment) {
+        *count -= 1;
+        if *count == 0 {
+            live.remove(&position.segment);
+        }
+    }
+}

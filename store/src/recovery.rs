@@ -1,0 +1,623 @@
+//! The start: state database, then the log's tail, then the bodies of what is alive.
+//!
+//! Damage never prevents a start. What is lost is named, and all around it is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use hashbrown::{HashMap, HashSet};
+
+use crate::checkpoint::{Checkpointer, Snapshot};
+use crate::definitions::Backup;
+use crate::error::Error;
+use crate::fault::Fault;
+use crate::keys::{self, Key, Meta, QueueRow};
+use crate::log::{Log, Position};
+use crate::operation::{Operation, QueueId, Seq};
+use crate::pool::Pool;
+use crate::record::{self, Parsed};
+use crate::schema::{self, FORMAT};
+use crate::segment::{self, End, Found, Head};
+use crate::state::State;
+use crate::table::{Row, Table};
+
+/// What is left free in each queue's numbers when its past is not fully known: a settlement in an
+/// old segment must never meet a new message of the same number.
+const REBUILD_GAP: u64 = 1 << 40;
+/// Live records this near to each other are read at once,
+const READ_GAP_BYTES: u64 = 4 << 10;
+/// and up to this much: one surviving message keeps no more than this in memory.
+const READ_BYTES_MAX: u64 = 1 << 20;
+
+/// What was in the data directory.
+#[derive(Debug)]
+pub struct Recovered {
+    /// All definitions, sorted by name.
+    pub definitions: Vec<(Vec<u8>, Vec<u8>)>,
+    /// All queues, sorted by id, also those without messages.
+    pub queues: Vec<RecoveredQueue>,
+    /// The messages that any queue holds, each once, in the order of the log.
+    /// [`RecoveredMessage::publish`] is an index into it.
+    pub publishes: Vec<RecoveredPublish>,
+    /// What could not be read, or does not fit together. Empty after a crash, but for torn tails.
+    pub damage: Vec<Damage>,
+    /// The store was closed before, or is new: nothing had to be replayed.
+    pub clean: bool,
+}
+
+/// A queue and its messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredQueue {
+    /// Its id.
+    pub queue: QueueId,
+    /// The number for its next message: no operation has ever named it or a higher one.
+    pub next_seq: Seq,
+    /// Its messages, sorted by number. Missing numbers are settled.
+    pub messages: Vec<RecoveredMessage>,
+}
+
+/// A message in one queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecoveredMessage {
+    /// Its number in this queue.
+    pub seq: Seq,
+    /// It may have been handed to a consumer before.
+    pub redelivered: bool,
+    /// Which of [`Recovered::publishes`] it is; queues that share a message share the index.
+    pub publish: usize,
+}
+
+/// A message, whatever the number of queues that hold it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredPublish {
+    /// As given in [`crate::Publish::timestamp_ms`].
+    pub timestamp_ms: u64,
+    /// As given in [`crate::Publish::parts`]. Slices of larger pieces of at most 1 MiB (or one
+    /// record, if that is larger), which go when the last slice goes.
+    pub parts: [Bytes; 3],
+}
+
+/// Something on disk that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// What kind of thing it is.
+    pub kind: DamageKind,
+    /// The log segment, 0 when it is not about one.
+    pub segment: u64,
+    /// Where in the segment's file.
+    pub offset: u64,
+    /// How many bytes are concerned.
+    pub bytes: u64,
+    /// The messages known to be lost by it.
+    pub messages: Vec<(QueueId, Seq)>,
+    /// What was found, and what was done.
+    pub detail: String,
+}
+
+/// Kinds of [`Damage`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DamageKind {
+    /// The log ends in a record that was not fully written. Nobody was told that it was durable: this
+    /// is what a crash looks like, and harmless.
+    TornTail,
+    /// Bytes between good records make no sense: what they held is lost, and is not known. After a
+    /// power cut it may be a group that was never confirmed.
+    Hole,
+    /// A segment's header makes no sense; its records were read nevertheless.
+    Header,
+    /// The record of live messages cannot be read: they are lost.
+    Message,
+    /// A segment that should be there is not.
+    Missing,
+    /// The state database was lost or made no sense. It was set aside and rebuilt from the log: some
+    /// messages may come again, marked redelivered.
+    State,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.segment != 0 {
+            write!(f, "segment {} at byte {}, {} bytes: ", self.segment, self.offset, self.bytes)?;
+        }
+        f.write_str(&self.detail)?;
+        for (queue, seq) in &self.messages {
+            write!(f, "; lost message {} of queue {}", seq.0, queue.0)?;
+        }
+        Ok(())
+    }
+}
+
+/// All that the writer thread needs, and what the caller gets.
+pub(crate) struct Start {
+    pub(crate) state: State,
+    pub(crate) log: Log,
+    pub(crate) checkpointer: Checkpointer,
+    pub(crate) recovered: Recovered,
+    pub(crate) checkpoint_wanted: bool,
+    pub(crate) backup_wanted: bool,
+}
+
+pub(crate) fn recover(dir: &Path, segment_bytes: u64, fault: Fault) -> Result<Start, Error> {
+    let log_dir = dir.join("log");
+    fs::create_dir_all(&log_dir).map_err(Error::io(&log_dir))?;
+    let pool = Arc::new(Pool::open(&log_dir, segment_bytes)?);
+    let segments = ids(&log_dir, "seg")?;
+    let backup = Backup::read(dir);
+    let backup_wanted = backup.is_none();
+
+    let mut damage = Vec::new();
+    let (base, table) = base(dir, &segments, backup, &mut damage)?;
+    let Base { mut state, position, definitions_at, is_rebuild } = base;
+
+    let mut replay = Replay { state: &mut state, definitions_at, records: 0, damage: &mut damage };
+    let is_sealed = replay.run(&log_dir, segments.range(position.segment..), position)?;
+    let is_clean = replay.records == 0 && is_sealed;
+    state.queues.forget_early();
+    if is_rebuild {
+        state.queues.all_delivered();
+        state.queues.skip_seqs(REBUILD_GAP);
+    }
+    let (queues, publishes) = Bodies::new(&log_dir).read(&mut state, &mut damage);
+
+    // Without gaps, see `has_no_gap`. A spare of a higher id has never held a record under it.
+    let used = segments.last().copied().unwrap_or(0);
+    let used = used.max(position.segment).max(definitions_at.segment);
+    let checkpoint_wanted = !segments.is_empty();
+    let mut log = Log::start(Arc::clone(&pool), &log_dir, used + 1, segments, segment_bytes, fault.clone())?;
+    let checkpointer = Checkpointer { dir: dir.to_owned(), table, pool, fault };
+    if is_rebuild {
+        // The gap in the numbers must be known before anything is built on it.
+        checkpointer.write(Snapshot::take(&mut state, &mut log, true))?;
+    }
+
+    for damage in &damage {
+        tracing::warn!(kind = ?damage.kind, "{damage}");
+    }
+    let definitions = state.definitions.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let clean = is_clean && damage.is_empty();
+    let recovered = Recovered { definitions, queues, publishes, damage, clean };
+    Ok(Start { state, log, checkpointer, recovered, checkpoint_wanted, backup_wanted })
+}
+
+fn ids(dir: &Path, extension: &str) -> Result<BTreeSet<u64>, Error> {
+    let paths = segment::list(dir, extension)?;
+    Ok(paths.iter().filter_map(|path| segment::id_of(path)).collect())
+}
+
+/// What the log's tail is applied to.
+#[derive(Default)]
+struct Base {
+    state: State,
+    /// Up to here the log is contained in it.
+    position: Position,
+    /// Up to here the log's definitions and queues are contained in it.
+    definitions_at: Position,
+    is_rebuild: bool,
+}
+
+fn base(
+    dir: &Path,
+    segments: &BTreeSet<u64>,
+    backup: Option<Backup>,
+    damage: &mut Vec<Damage>,
+) -> Result<(Base, Table), Error> {
+    let state_dir = dir.join("state");
+    let is_whole_log = match segments.first() {
+        Some(first) => *first == 1 && has_no_gap(segments, 1),
+        None => backup.is_none(),
+    };
+    let reason = match Table::open(&state_dir) {
+        Ok((table, rows)) if rows.is_empty() && is_whole_log => {
+            return Ok((Base::default(), table));
+        }
+        Ok((_, rows)) if rows.is_empty() => "it is empty".to_owned(),
+        Ok((table, rows)) => match load(rows) {
+            Ok((state, position)) => {
+                let fits = segments.contains(&position.segment) && has_no_gap(segments, position.segment);
+                if fits || backup.is_none() {
+                    if !fits {
+                        damage.push(missing(position));
+                    }
+                    let base = Base { state, position, definitions_at: position, is_rebuild: false };
+                    return Ok((base, table));
+                }
+                format!("it does not fit to the log, from segment {} on", position.segment)
+            }
+            Err(reason) => reason,
+        },
+        Err(error) => error.to_string(),
+    };
+
+    let aside = set_aside(&state_dir)?;
+    let (table, _) = Table::open(&state_dir)?;
+    damage.push(Damage {
+        kind: DamageKind::State,
+        segment: 0,
+        offset: 0,
+        bytes: 0,
+        messages: Vec::new(),
+        detail: format!(
+            "the state database was unusable ({reason}); it is now {}, and was rebuilt from the log",
+            aside.display()
+        ),
+    });
+    if is_whole_log {
+        return Ok((Base::default(), table));
+    }
+    let backup = backup.unwrap_or_default();
+    let mut base = Base { definitions_at: backup.position, is_rebuild: true, ..Base::default() };
+    for (key, value) in backup.definitions {
+        base.state.definitions.define(&key, &value);
+    }
+    for (queue, next_seq) in backup.queues {
+        base.state.queues.restore_from_backup(queue, next_seq);
+    }
+    Ok((base, table))
+}
+
+fn missing(position: Position) -> Damage {
+    Damage {
+        kind: DamageKind::Missing,
+        segment: position.segment,
+        offset: u64::from(position.offset),
+        bytes: 0,
+        messages: Vec::new(),
+        detail: "the log does not continue here; its files are missing".into(),
+    }
+}
+
+/// Ids are given without gaps, so a gap means that files are missing.
+fn has_no_gap(segments: &BTreeSet<u64>, from: u64) -> bool {
+    segments.range(from..).zip(from..).all(|(id, expected)| *id == expected)
+}
+
+fn set_aside(state_dir: &Path) -> Result<PathBuf, Error> {
+    let secs = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let aside = (0..)
+        .map(|count| match count {
+            0 => state_dir.with_extension(format!("bad-{secs}")),
+            _ => state_dir.with_extension(format!("bad-{secs}-{count}")),
+        })
+        .find(|path| !path.exists())
+        .expect("one of all numbers is free");
+    match fs::rename(state_dir, &aside) {
+        Ok(()) => Ok(aside),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(aside),
+        Err(error) => Err(Error::io(state_dir)(error)),
+    }
+}
+
+/// Puts the state together from the rows of the state database.
+pub(crate) fn load(rows: Vec<Row>) -> Result<(State, Position), String> {
+    let mut state = State::default();
+    let mut meta = None;
+    let mut queues = Vec::new();
+    let mut blocks: BTreeMap<(QueueId, u64), _> = BTreeMap::new();
+    for (key, value) in rows {
+        let bad = || format!("the value of key {key:02x?} makes no sense");
+        match Key::decode(&key).ok_or_else(|| format!("unknown key {key:02x?}"))? {
+            Key::Meta => meta = Some(Meta::decode(&value).ok_or_else(bad)?),
+            Key::Definition(name) => {
+                let value = keys::unchecked(&value).ok_or_else(bad)?.to_vec();
+                state.definitions.restore(name, value);
+            }
+            Key::Queue(queue) => {
+                queues.push((queue, QueueRow::decode(&value).ok_or_else(bad)?));
+            }
+            Key::Positions(queue, block) => {
+                let positions = keys::decode_positions(&value).ok_or_else(bad)?;
+                blocks.entry((queue, block)).or_insert((None, None)).0 = Some(positions);
+            }
+            Key::Settled(queue, block) => {
+                let settled = keys::decode_settled(&value).ok_or_else(bad)?;
+                blocks.entry((queue, block)).or_insert((None, None)).1 = Some(settled);
+            }
+        }
+    }
+
+    let meta = meta.ok_or("it does not say where the log continues")?;
+    if meta.schema != FORMAT {
+        return Err(format!("it has format {}, not {FORMAT}", meta.schema));
+    }
+    let found = (state.definitions.iter().len() as u64, queues.len() as u64, blocks.len() as u64);
+    let expected = (meta.definitions, meta.queues, meta.blocks);
+    if found != expected {
+        return Err(format!("it holds {found:?} definitions, queues and blocks instead of {expected:?}"));
+    }
+    for (queue, row) in queues {
+        state.queues.restore_queue(queue, row);
+    }
+    for ((queue, block), (positions, settled)) in blocks {
+        if !state.queues.restore_block(queue, block, positions, settled) {
+            return Err(format!("it holds a block of queue {}, which is unknown", queue.0));
+        }
+    }
+    Ok((state, meta.position))
+}
+
+/// Applies the log's tail.
+struct Replay<'a> {
+    state: &'a mut State,
+    definitions_at: Position,
+    records: u64,
+    damage: &'a mut Vec<Damage>,
+}
+
+impl Replay<'_> {
+    /// Reads the segments from `start` on and seals those a crash left open. Whether all were sealed.
+    fn run<'i>(
+        &mut self,
+        log_dir: &Path,
+        ids: impl Iterator<Item = &'i u64>,
+        start: Position,
+    ) -> Result<bool, Error> {
+        let mut open = Vec::new();
+        // A tail is torn only if nothing comes behind it; otherwise it is a hole.
+        let mut tail: Option<Damage> = None;
+        for id in ids {
+            let path = segment::path(log_dir, *id);
+            let bytes = segment::read(&path)?;
+            let is_recycled = self.check_head(&path, *id, &bytes)?;
+            let from = match *id == start.segment {
+                true => start.offset as usize,
+                false => segment::HEADER_BYTES,
+            };
+            let before = self.records;
+            let end = segment::scan(*id, &bytes, from, is_recycled, &mut |found| {
+                self.found(*id, found);
+            });
+            if self.records > before
+                && let Some(hole) = tail.take()
+            {
+                self.damage.push(Damage { kind: DamageKind::Hole, ..hole });
+            }
+            if let End::Open { at, torn } = end {
+                open.push((path, *id, at));
+                if torn > 0 {
+                    tail = Some(unreadable(DamageKind::TornTail, *id, at, torn));
+                }
+            }
+        }
+        self.damage.extend(tail);
+        for (path, id, at) in &open {
+            segment::seal(path, *id, *at)?;
+        }
+        Ok(open.is_empty())
+    }
+
+    fn check_head(&mut self, path: &Path, id: u64, bytes: &Bytes) -> Result<bool, Error> {
+        match segment::read_head(id, bytes) {
+            Head::Good { format, recycled } => {
+                schema::require(path, format)?;
+                Ok(recycled)
+            }
+            Head::Unwritten => Ok(false),
+            Head::Damaged => {
+                let bytes = segment::HEADER_BYTES;
+                let mut damage = unreadable(DamageKind::Header, id, 0, bytes);
+                damage.detail = "the segment's header is damaged; its records were read".into();
+                self.damage.push(damage);
+                Ok(true)
+            }
+        }
+    }
+
+    fn found(&mut self, id: u64, found: Found) {
+        let (offset, kind, payload) = match found {
+            Found::Record { offset, kind, payload } => (offset, kind, payload),
+            Found::Hole { offset, bytes } => {
+                self.damage.push(unreadable(DamageKind::Hole, id, offset, bytes));
+                return;
+            }
+        };
+        self.records += 1;
+        let len = record::HEADER_BYTES + payload.len();
+        let position = Position { segment: id, offset: offset as u32, len: len as u32 };
+        let decoded = record::decode(kind, payload, &mut |operation| self.apply(position, &operation));
+        if decoded.is_err() {
+            let mut damage = unreadable(DamageKind::Hole, id, offset, len);
+            damage.detail = format!("a whole record of kind {kind} makes no sense; it was skipped");
+            self.damage.push(damage);
+        }
+    }
+
+    fn apply(&mut self, position: Position, operation: &Operation) {
+        if position >= self.definitions_at {
+            return self.state.apply(position, operation);
+        }
+        // The disaster copy is newer than this part of the log.
+        match operation {
+            Operation::Define { .. }
+            | Operation::Undefine { .. }
+            | Operation::QueueCreate { .. }
+            | Operation::QueueDelete { .. } => {}
+            Operation::Atomic(parts) => {
+                parts.iter().for_each(|part| self.apply(position, part));
+            }
+            Operation::Publish(_) | Operation::Settle { .. } | Operation::Delivered { .. } => {
+                self.state.apply(position, operation);
+            }
+        }
+    }
+}
+
+fn unreadable(kind: DamageKind, segment: u64, offset: usize, bytes: usize) -> Damage {
+    let detail = match kind {
+        DamageKind::TornTail => "the log ends in a record that was not fully written",
+        _ => "no readable record; it was skipped",
+    };
+    Damage {
+        kind,
+        segment,
+        offset: offset as u64,
+        bytes: bytes as u64,
+        messages: Vec::new(),
+        detail: detail.into(),
+    }
+}
+
+/// Reads the records of live messages, in the order of the log.
+struct Bodies<'a> {
+    log_dir: &'a Path,
+    publishes: Vec<RecoveredPublish>,
+    messages: HashMap<QueueId, Vec<RecoveredMessage>>,
+}
+
+impl<'a> Bodies<'a> {
+    fn new(log_dir: &'a Path) -> Bodies<'a> {
+        Bodies { log_dir, publishes: Vec::new(), messages: HashMap::new() }
+    }
+
+    fn read(
+        mut self,
+        state: &mut State,
+        damage: &mut Vec<Damage>,
+    ) -> (Vec<RecoveredQueue>, Vec<RecoveredPublish>) {
+        let mut positions: Vec<Position> = Vec::new();
+        for (_, queue) in state.queues.sorted() {
+            positions.extend(queue.live_entries().map(|(_, position)| position));
+        }
+        positions.sort_unstable();
+        positions.dedup();
+        for of_segment in positions.chunk_by(|a, b| a.segment == b.segment) {
+            self.read_segment(state, of_segment);
+        }
+
+        for (id, queue) in state.queues.sorted() {
+            let messages = self.messages.entry(id).or_default();
+            messages.sort_unstable_by_key(|message| message.seq);
+            messages.dedup_by_key(|message| message.seq);
+            for message in messages {
+                message.redelivered = message.seq.0 < queue.delivered_below;
+            }
+        }
+        self.drop_unread(state, damage);
+
+        let mut queues = Vec::new();
+        for (id, queue) in state.queues.sorted() {
+            let messages = self.messages.remove(&id).unwrap_or_default();
+            queues.push(RecoveredQueue { queue: id, next_seq: Seq(queue.next_seq), messages });
+        }
+        (queues, self.publishes)
+    }
+
+    fn read_segment(&mut self, state: &State, positions: &[Position]) {
+        // What cannot be opened or read is noticed by `drop_unread`.
+        let Ok(file) = File::open(segment::path(self.log_dir, positions[0].segment)) else {
+            return;
+        };
+        let mut rest = positions;
+        while let Some((first, behind)) = rest.split_first() {
+            let start = u64::from(first.offset);
+            let mut end = start + u64::from(first.len);
+            let mut count = 1;
+            for next in behind {
+                let next_end = u64::from(next.offset) + u64::from(next.len);
+                let is_near = u64::from(next.offset) <= end + READ_GAP_BYTES;
+                if !is_near || next_end - start > READ_BYTES_MAX {
+                    break;
+                }
+                end = next_end;
+                count += 1;
+            }
+            let run = read_at(&file, start, (end - start) as usize);
+            for position in &rest[..count] {
+                let from = (u64::from(position.offset) - start) as usize;
+                let to = from + position.len as usize;
+                if to <= run.len() {
+                    self.read_record(state, *position, &run.slice(from..to));
+                }
+            }
+            rest = &rest[count..];
+        }
+    }
+
+    fn read_record(&mut self, state: &State, position: Position, record: &Bytes) {
+        let Parsed::Whole { kind, len } = record::parse(record, record::seed(position.segment)) else {
+            return;
+        };
+        if record::HEADER_BYTES + len != record.len() {
+            return;
+        }
+        let payload = record.slice(record::HEADER_BYTES..);
+        // Its checksum is right and it was read before: no more can be known than that it is not.
+        let _ = record::decode(kind, payload, &mut |operation| {
+            self.take(state, position, operation);
+        });
+    }
+
+    fn take(&mut self, state: &State, position: Position, operation: Operation) {
+        match operation {
+            Operation::Publish(publish) => {
+                let index = self.publishes.len();
+                let mut is_live = false;
+                for (queue, seq) in &publish.destinations {
+                    if state.queues.find(*queue, *seq) != Some(position) {
+                        continue;
+                    }
+                    is_live = true;
+                    let message = RecoveredMessage { seq: *seq, redelivered: false, publish: index };
+                    self.messages.entry(*queue).or_default().push(message);
+                }
+                if is_live {
+                    let crate::operation::Publish { timestamp_ms, parts, .. } = publish;
+                    self.publishes.push(RecoveredPublish { timestamp_ms, parts });
+                }
+            }
+            Operation::Atomic(parts) => {
+                parts.into_iter().for_each(|part| self.take(state, position, part));
+            }
+            _ => {}
+        }
+    }
+
+    /// Names the messages whose record could not be read, and takes them out of the state.
+    fn drop_unread(&mut self, state: &mut State, damage: &mut Vec<Damage>) {
+        let mut lost: BTreeMap<Position, Vec<(QueueId, Seq)>> = BTreeMap::new();
+        for (id, queue) in state.queues.sorted() {
+            let read = self.messages.get(&id).map(Vec::as_slice).unwrap_or_default();
+            if read.len() == queue.live() {
+                continue;
+            }
+            let read: HashSet<Seq> = read.iter().map(|message| message.seq).collect();
+            for (seq, position) in queue.live_entries() {
+                if !read.contains(&seq) {
+                    lost.entry(position).or_default().push((id, seq));
+                }
+            }
+        }
+        for (position, messages) in lost {
+            for (queue, seq) in &messages {
+                state.queues.settle(*queue, *seq);
+            }
+            damage.push(Damage {
+                kind: DamageKind::Message,
+                segment: position.segment,
+                offset: u64::from(position.offset),
+                bytes: u64::from(position.len),
+                messages,
+                detail: "the record of a message cannot be read".into(),
+            });
+        }
+    }
+}
+
+/// As much of the range as there is.
+fn read_at(file: &File, offset: u64, len: usize) -> Bytes {
+    let mut bytes = vec![0; len];
+    let mut read = 0;
+    while read < len {
+        match file.read_at(&mut bytes[read..], offset + read as u64) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => read += count,
+        }
+    }
+    bytes.truncate(read);
+    Bytes::from(bytes)
+}

@@ -1,0 +1,211 @@
+//! The handle: open a data directory, append to it, close it.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::commit::Commit;
+use crate::error::Error;
+use crate::fault::{Fault, Hook};
+use crate::intake::{Hub, OnPoison, Session, Ticket, Urgency, lock};
+use crate::operation::Operation;
+use crate::recovery::{self, Recovered};
+use crate::schema;
+
+/// What can be chosen when a store is opened.
+#[derive(Clone)]
+pub struct Options {
+    /// The size of a log segment in bytes, 4 KiB to 1 GiB; 64 MiB by default. A larger record gets a
+    /// segment of its own.
+    pub segment_bytes: u64,
+    /// How long changes may be only in the log; 1 s by default. A start reads about this much log.
+    pub checkpoint_interval: Duration,
+    /// How long [`Urgency::Lazy`] operations wait for company; 50 ms by default.
+    pub lazy_delay: Duration,
+    /// Above this many bytes in the intake [`Session::is_full`] holds; 16 MiB by default. As much
+    /// again may be on its way to the disk.
+    pub intake_bytes_max: usize,
+    /// Called once when a write or sync has failed, by the thread that noticed it. By default it is
+    /// logged as an error.
+    pub on_poison: Option<OnPoison>,
+    /// For tests: called at each step that touches the disk.
+    #[doc(hidden)]
+    pub fault: Option<Hook>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            segment_bytes: 64 << 20,
+            checkpoint_interval: Duration::from_secs(1),
+            lazy_delay: Duration::from_millis(50),
+            intake_bytes_max: 16 << 20,
+            on_poison: None,
+            fault: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("segment_bytes", &self.segment_bytes)
+            .field("checkpoint_interval", &self.checkpoint_interval)
+            .field("lazy_delay", &self.lazy_delay)
+            .field("intake_bytes_max", &self.intake_bytes_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An open data directory. Clones are handles to the same one; it is closed with the last of them.
+/// Sessions do not keep it open.
+#[derive(Clone)]
+pub struct Store {
+    hub: Arc<Hub>,
+    owner: Arc<Owner>,
+}
+
+/// Ends the writer with the last handle.
+struct Owner {
+    hub: Arc<Hub>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+const SEGMENT_BYTES_MIN: u64 = 4 << 10;
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+const LOCK_FILE: &str = "LOCK";
+
+impl Store {
+    /// Opens a data directory, making it if need be, and reads what is there. Reads about one
+    /// checkpoint interval of log, and each live message once. Damage does not prevent a start: it
+    /// is reported in [`Recovered::damage`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`] when another process has it open, [`Error::Version`] when its format is not
+    /// known, [`Error::Io`] when the file system refuses.
+    pub fn open(dir: &Path, options: Options) -> Result<(Store, Recovered), Error> {
+        fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        let held = hold(dir)?;
+        schema::check(dir)?;
+
+        let segment_bytes = options.segment_bytes.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+        let fault = Fault(options.fault);
+        let start = recovery::recover(dir, segment_bytes, fault)?;
+
+        let hub = Arc::new(Hub::new(options.intake_bytes_max, options.on_poison));
+        let commit = Commit {
+            hub: Arc::clone(&hub),
+            state: start.state,
+            log: start.log,
+            checkpoint_interval: options.checkpoint_interval,
+            lazy_delay: options.lazy_delay,
+            checkpoint_wanted: start.checkpoint_wanted,
+            backup_wanted: start.backup_wanted,
+            positions: Vec::new(),
+            settlements: Vec::new(),
+        };
+        let checkpointer = start.checkpointer;
+        let writer = thread::Builder::new()
+            .name("store-commit".into())
+            .spawn(move || {
+                commit.run(checkpointer);
+                // Only now may another process open the directory.
+                drop(held);
+            })
+            .map_err(Error::io("a thread for the log".as_ref()))?;
+        let owner = Owner { hub: Arc::clone(&hub), writer: Mutex::new(Some(writer)) };
+        Ok((Store { hub, owner: Arc::new(owner) }, start.recovered))
+    }
+
+    /// Begins a session. `wake` is called by the writer thread after a synced group in which this
+    /// session had [`Urgency::Sync`] appends (once for each group), when [`Session::is_full`] is no
+    /// longer true after it was seen to be, and when the store is poisoned or closed. It must be
+    /// short and must not call the store.
+    pub fn session(&self, wake: Arc<dyn Fn() + Send + Sync>) -> Session {
+        Session::new(&self.hub, wake)
+    }
+
+    /// Leaves operations for the writer and does not ask about them again.
+    ///
+    /// # Panics
+    ///
+    /// As [`Session::append`] does.
+    pub fn append(&self, operations: Vec<Operation>, urgency: Urgency) {
+        self.hub.append(operations, urgency);
+    }
+
+    /// Blocks the calling thread until the operations are on disk: for start-up, shutdown and tests.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`] or [`Error::Closed`]: whether they are on disk is then unknown.
+    pub fn append_and_wait(&self, operations: Vec<Operation>) -> Result<(), Error> {
+        let caller = thread::current();
+        let mut session = self.session(Arc::new(move || caller.unpark()));
+        let ticket: Ticket = session.append(operations, Urgency::Sync);
+        loop {
+            // In this order: the writer tells what is durable before it says that it has ended.
+            let ended = self.hub.ended();
+            if session.durable() >= ticket {
+                return Ok(());
+            }
+            if let Some(error) = ended {
+                return Err(error);
+            }
+            thread::park();
+        }
+    }
+
+    /// Writes and syncs all that was appended, makes a last checkpoint, ends the threads and
+    /// releases the directory. Closing again does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`] when not all of it could be written.
+    pub fn close(&self) -> Result<(), Error> {
+        self.owner.close();
+        if self.poisoned() { Err(Error::Poisoned) } else { Ok(()) }
+    }
+
+    /// Whether a write or sync has failed. Nothing becomes durable any more; the process should end.
+    pub fn poisoned(&self) -> bool {
+        self.hub.is_poisoned()
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("poisoned", &self.poisoned()).finish_non_exhaustive()
+    }
+}
+
+impl Owner {
+    fn close(&self) {
+        let writer = lock(&self.writer).take();
+        let Some(writer) = writer else { return };
+        self.hub.close();
+        // It catches its own panics.
+        let _ = writer.join();
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Takes the directory for this process, until the file is dropped or the process dies.
+fn hold(dir: &Path) -> Result<File, Error> {
+    let path = dir.join(LOCK_FILE);
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(Error::io(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked { dir: dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(Error::Io { path, source }),
+    }
+}

@@ -1,0 +1,97 @@
+//! The one door to sled: a sorted table, changed by whole batches, that really reaches the disk.
+
+use std::fs::{self, File, OpenOptions};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+use crate::queues::Change;
+
+/// What sled may keep of its pages in memory.
+const CACHE_BYTES: u64 = 64 << 20;
+/// sled's own thread, which also collects its garbage, runs this often.
+const FLUSH_INTERVAL_MS: u64 = 500;
+
+pub(crate) struct Table {
+    dir: PathBuf,
+    db: sled::Db,
+    /// sled 0.34 flushes with sync_file_range, which reaches neither the disk's cache nor the
+    /// file's metadata; an fdatasync through this handle does.
+    file: File,
+}
+
+/// A key and its value.
+pub(crate) type Row = (Vec<u8>, Vec<u8>);
+
+impl Table {
+    /// Opens the database and reads all of it. sled panics on some damage: that is caught too.
+    pub(crate) fn open(dir: &Path) -> Result<(Table, Vec<Row>), Error> {
+        remove_unfinished_snapshots(dir)?;
+        let failed = |reason: String| Error::State { path: dir.to_owned(), reason };
+        let opened = catch_unwind(AssertUnwindSafe(|| -> sled::Result<(sled::Db, Vec<Row>)> {
+            let db = sled::Config::new()
+                .path(dir)
+                .cache_capacity(CACHE_BYTES)
+                .flush_every_ms(Some(FLUSH_INTERVAL_MS))
+                .open()?;
+            let rows = db
+                .iter()
+                .map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())))
+                .collect::<sled::Result<Vec<Row>>>()?;
+            Ok((db, rows))
+        }));
+        let (db, rows) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) => return Err(failed(error.to_string())),
+            Err(_) => return Err(failed("it panicked while it was opened".into())),
+        };
+        let path = dir.join("db");
+        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(Error::io(&path))?;
+        Ok((Table { dir: dir.to_owned(), db, file }, rows))
+    }
+
+    /// Makes all changes or none.
+    pub(crate) fn apply(&self, changes: Vec<Change>) -> Result<(), Error> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        self.call(|db| db.apply_batch(batch))
+    }
+
+    /// Hands what was applied to the operating system.
+    pub(crate) fn flush(&self) -> Result<(), Error> {
+        self.call(|db| db.flush().map(|_| ()))
+    }
+
+    /// Makes what was flushed survive a power cut.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.file.sync_data().map_err(Error::io(&self.dir.join("db")))
+    }
+
+    fn call(&self, work: impl FnOnce(&sled::Db) -> sled::Result<()>) -> Result<(), Error> {
+        let reason = match catch_unwind(AssertUnwindSafe(|| work(&self.db))) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it panicked".into(),
+        };
+        Err(Error::State { path: self.dir.clone(), reason })
+    }
+}
+
+/// sled refuses to start beside one of these in some cases; they are of no use.
+fn remove_unfinished_snapshots(dir: &Path) -> Result<(), Error> {
+    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(&path).map_err(Error::io(&path))?;
+        }
+    }
+    Ok(())
+}
