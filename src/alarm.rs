@@ -66,7 +66,9 @@ impl Siren {
             let free_bytes = disk.f_bavail * disk.f_frsize;
             let is_short = free_bytes < free_bytes_min;
             self.set(is_short.then(|| {
-                format!("low on disk: {free_bytes} bytes free, fewer than disk_free_bytes_min {free_bytes_min}")
+                format!(
+                    "low on disk: {free_bytes} bytes free, fewer than disk_free_bytes_min {free_bytes_min}"
+                )
             }));
         }
     }

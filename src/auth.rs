@@ -94,6 +94,16 @@ impl Permission {
     }
 }
 
+/// A user's permissions on the routing keys of a topic exchange as they are kept. `{username}` and
+/// `{vhost}` stand for themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicPermission {
+    /// Keys it may publish with.
+    pub write: String,
+    /// Keys it may bind with.
+    pub read: String,
+}
+
 /// What a user wants to do to a thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -113,6 +123,8 @@ pub struct Access {
     configure: Regex,
     write: Regex,
     read: Regex,
+    /// By topic exchange: what may be written and read.
+    topics: Vec<(Arc<str>, Regex, Regex)>,
 }
 
 impl Access {
@@ -127,7 +139,45 @@ impl Access {
             configure: compile("configure", &permission.configure)?,
             write: compile("write", &permission.write)?,
             read: compile("read", &permission.read)?,
+            topics: Vec::new(),
         })
+    }
+
+    /// Adds the permissions on the keys of a topic exchange.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the expression that is none.
+    pub fn add_topic(&mut self, exchange: Arc<str>, permission: &TopicPermission) -> Result<(), Error> {
+        let fill = |e: &str| e.replace("{username}", &self.user).replace("{vhost}", &self.vhost);
+        let write = compile("topic write", &fill(&permission.write))?;
+        let read = compile("topic read", &fill(&permission.read))?;
+        self.topics.push((exchange, write, read));
+        Ok(())
+    }
+
+    /// Whether `action` with this key on a topic exchange is allowed. Without topic permissions for
+    /// the exchange it is.
+    ///
+    /// # Errors
+    /// [`Error::RefusedTopic`] if not.
+    pub fn check_topic(&self, action: Action, exchange: &str, key: &str) -> Result<(), Error> {
+        let Some((_, write, read)) = self.topics.iter().find(|(name, ..)| **name == *exchange) else {
+            return Ok(());
+        };
+        let expression = if action == Action::Write { write } else { read };
+        if expression.is_match(key) {
+            return Ok(());
+        }
+        Err(Error::RefusedTopic {
+            key: key.into(),
+            exchange: Resource::exchange(exchange, &self.vhost),
+            user: self.user.to_string(),
+        })
+    }
+
+    /// Whether there are permissions on the keys of this exchange.
+    pub fn has_topics(&self, exchange: &str) -> bool {
+        self.topics.iter().any(|(name, ..)| **name == *exchange)
     }
 
     /// Whose permissions these are.
@@ -169,6 +219,8 @@ pub struct Users {
     users: BTreeMap<Arc<str>, User>,
     /// By user and vhost.
     permissions: BTreeMap<(Arc<str>, Arc<str>), Permission>,
+    /// By user, vhost and topic exchange.
+    topic_permissions: BTreeMap<(Arc<str>, Arc<str>, Arc<str>), TopicPermission>,
 }
 
 impl Users {
@@ -203,10 +255,25 @@ impl Users {
     /// [`Error::RefusedVhost`] if it has no permissions there.
     pub fn access(&self, user: &str, vhost: &str) -> Result<Access, Error> {
         let key = (Arc::from(user), Arc::from(vhost));
-        match self.permissions.get(&key) {
-            Some(permission) => Access::new(key.0, key.1, permission),
-            None => Err(Error::RefusedVhost { vhost: vhost.into(), user: user.into() }),
+        let Some(permission) = self.permissions.get(&key) else {
+            return Err(Error::RefusedVhost { vhost: vhost.into(), user: user.into() });
+        };
+        let mut access = Access::new(key.0, key.1, permission)?;
+        let topics = self.topic_permissions.iter();
+        for ((_, _, exchange), permission) in topics.filter(|((u, v, _), _)| **u == *user && **v == *vhost) {
+            access.add_topic(exchange.clone(), permission)?;
         }
+        Ok(access)
+    }
+
+    /// Sets a user's permissions on the keys of a topic exchange.
+    pub fn permit_topic(&mut self, user: &str, vhost: &str, exchange: &str, permission: TopicPermission) {
+        self.topic_permissions.insert((user.into(), vhost.into(), exchange.into()), permission);
+    }
+
+    /// A user's permissions on the keys of a topic exchange as kept.
+    pub fn topic_permission(&self, user: &str, vhost: &str, exchange: &str) -> Option<&TopicPermission> {
+        self.topic_permissions.get(&(user.into(), vhost.into(), exchange.into()))
     }
 
     /// A user's permissions in a vhost as kept.
@@ -247,6 +314,12 @@ mod tests {
         assert!(access.check(Action::Read, What::Queue, "abc").is_ok());
         assert!(access.check(Action::Write, What::Queue, "abc").is_ok());
         assert!(access.check(Action::Write, What::Exchange, "").is_ok(), "amq.default begins with a");
+        let mut access = access;
+        let topics = TopicPermission { write: "^{username}\\.".into(), read: "".into() };
+        access.add_topic("t".into(), &topics).unwrap();
+        assert!(access.check_topic(Action::Write, "t", "u.x").is_ok());
+        assert!(access.check_topic(Action::Write, "t", "v.x").is_err());
+        assert!(access.check_topic(Action::Write, "other", "v.x").is_ok());
         let refused = access.check(Action::Configure, What::Queue, "abc").unwrap_err();
         assert_eq!(refused.to_string(), "access to queue 'abc' in vhost '/' refused for user 'u'");
     }

@@ -10,7 +10,7 @@ use store::{QueueId, RecoveredPublish, RecoveredQueue, Store};
 use tracing::{error, info, warn};
 
 use crate::alarm::{self, Alarm, Siren};
-use crate::auth::{Access, Permission, User, Users};
+use crate::auth::{Access, Permission, TopicPermission, User, Users};
 use crate::clock::Clock;
 use crate::config::{Config, Seed};
 use crate::delivery::ConsumerId;
@@ -19,7 +19,7 @@ use crate::message::Message;
 use crate::queue::{self, Surroundings, Tick};
 use crate::roster::Roster;
 use crate::timers::Timers;
-use crate::vhost::definitions::{self, Definition, UserPermission};
+use crate::vhost::definitions::{self, Definition, UserPermission, UserTopicPermission};
 use crate::vhost::{QueueIds, Vhost};
 
 /// A running broker. Everything in it is shared by all connections.
@@ -52,7 +52,9 @@ impl Broker {
         let (store, recovered) = Store::open(Path::new(&config.data_dir), options)?;
         for damage in &recovered.damage {
             match damage.kind {
-                store::DamageKind::TornTail => info!(detail = %damage.detail, "the log ends in an unfinished write"),
+                store::DamageKind::TornTail => {
+                    info!(detail = %damage.detail, "the log ends in an unfinished write")
+                }
                 _ => error!(
                     kind = ?damage.kind, segment = damage.segment, offset = damage.offset,
                     bytes = damage.bytes, lost = damage.messages.len(), detail = %damage.detail,
@@ -141,7 +143,9 @@ impl Broker {
         for (key, value) in kept {
             match Definition::decode(&key, &value) {
                 Ok(definition) => definitions.push(definition),
-                Err(reason) => error!(key = %String::from_utf8_lossy(&key), reason, "a definition cannot be read"),
+                Err(reason) => {
+                    error!(key = %String::from_utf8_lossy(&key), reason, "a definition cannot be read")
+                }
             }
         }
         // What is referred to comes before what refers to it.
@@ -149,9 +153,10 @@ impl Broker {
             Definition::Vhost(_) => 0,
             Definition::User(_) => 1,
             Definition::Permission(_) => 2,
-            Definition::Exchange(_) => 3,
-            Definition::Queue(_) => 4,
-            Definition::Binding(_) => 5,
+            Definition::TopicPermission(_) => 3,
+            Definition::Exchange(_) => 4,
+            Definition::Queue(_) => 5,
+            Definition::Binding(_) => 6,
         });
         let mut queues: HashMap<QueueId, RecoveredQueue> = queues.into_iter().map(|q| (q.queue, q)).collect();
         queues.keys().for_each(|&id| self.ids.reserve(id));
@@ -184,6 +189,11 @@ impl Broker {
             Definition::Permission(kept) => {
                 let (user, vhost) = (kept.user.as_str().into(), kept.vhost.as_str().into());
                 self.users_mut().permit(user, vhost, kept.permission.clone());
+                Ok(())
+            }
+            Definition::TopicPermission(kept) => {
+                let permission = kept.permission.clone();
+                self.users_mut().permit_topic(&kept.user, &kept.vhost, &kept.exchange, permission);
                 Ok(())
             }
             Definition::Exchange(kept) => self.vhost(&kept.vhost)?.restore_exchange(kept),
@@ -266,6 +276,22 @@ impl Broker {
                 news.push(Definition::Permission(UserPermission { user, vhost, permission }));
             }
         }
+        for wanted in &seed.topic_permissions {
+            let (user, vhost, exchange) = (&wanted.user, &wanted.vhost, &wanted.exchange);
+            let permission = TopicPermission { write: wanted.write.clone(), read: wanted.read.clone() };
+            let mut users = self.users_mut();
+            if users.topic_permission(user, vhost, exchange) == Some(&permission) {
+                continue;
+            }
+            users.access(user, vhost)?.add_topic(exchange.as_str().into(), &permission)?;
+            users.permit_topic(user, vhost, exchange, permission.clone());
+            news.push(Definition::TopicPermission(UserTopicPermission {
+                user: user.clone(),
+                vhost: vhost.clone(),
+                exchange: exchange.clone(),
+                permission,
+            }));
+        }
         Ok(())
     }
 }
@@ -291,7 +317,8 @@ impl Messages<'_> {
     fn message(&mut self, index: usize) -> Option<Arc<Message>> {
         let made = &mut self.made[index];
         if made.is_none() {
-            let RecoveredPublish { timestamp_ms, parts: [address, properties, body] } = &self.publishes[index];
+            let RecoveredPublish { timestamp_ms, parts: [address, properties, body] } =
+                &self.publishes[index];
             let message =
                 Message::from_parts(address.clone(), properties.clone(), body.clone(), *timestamp_ms)?;
             *made = Some(Arc::new(message));

@@ -56,6 +56,8 @@ pub struct Seed {
     pub users: Vec<UserSeed>,
     /// Permissions of users in vhosts.
     pub permissions: Vec<PermissionSeed>,
+    /// Permissions of users on the keys of topic exchanges.
+    pub topic_permissions: Vec<TopicPermissionSeed>,
 }
 
 /// A vhost to be there.
@@ -95,6 +97,22 @@ pub struct PermissionSeed {
     pub read: String,
 }
 
+/// Permissions on routing keys to be there: regular expressions over keys.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopicPermissionSeed {
+    /// Whose.
+    pub user: String,
+    /// Where.
+    pub vhost: String,
+    /// On which topic exchange.
+    pub exchange: String,
+    /// Keys it may publish with.
+    pub write: String,
+    /// Keys it may bind with.
+    pub read: String,
+}
+
 impl Seed {
     /// What a new data directory starts with: vhost `/`, and guest, who may do everything there.
     pub fn first() -> Seed {
@@ -113,6 +131,7 @@ impl Seed {
                 write: all(),
                 read: all(),
             }],
+            topic_permissions: Vec::new(),
         }
     }
 }
@@ -158,7 +177,8 @@ impl Config {
             return Err(format!("frame_bytes_max is {is}, and must be 0 or at least {min}"));
         }
         let version = &self.server_properties.version;
-        let is_dotted = version.split('.').count() == 3 && version.split('.').all(|n| n.parse::<u32>().is_ok());
+        let is_dotted =
+            version.split('.').count() == 3 && version.split('.').all(|n| n.parse::<u32>().is_ok());
         if !is_dotted {
             return Err(format!(
                 "server_properties.version is '{version}', and must be three numbers such as 3.13.7: clients parse it"

@@ -14,8 +14,6 @@ pub enum What {
     Queue,
     /// A virtual host.
     Vhost,
-    /// A topic of a topic exchange, in permissions.
-    Topic,
 }
 
 impl fmt::Display for What {
@@ -24,7 +22,6 @@ impl fmt::Display for What {
             What::Exchange => "exchange",
             What::Queue => "queue",
             What::Vhost => "vhost",
-            What::Topic => "topic",
         })
     }
 }
@@ -81,6 +78,15 @@ pub enum Error {
         /// Who asked.
         user: String,
     },
+    /// The user's topic permissions do not allow it.
+    RefusedTopic {
+        /// The routing key.
+        key: String,
+        /// The topic exchange.
+        exchange: Resource,
+        /// Who asked.
+        user: String,
+    },
     /// The user may not use the vhost at all.
     RefusedVhost {
         /// The vhost.
@@ -97,6 +103,8 @@ pub enum Error {
         /// The name asked for.
         name: String,
     },
+    /// The broker's own exchanges cannot be deleted.
+    SystemExchange(Resource),
     /// The default exchange cannot be declared, deleted or bound.
     DefaultExchange,
     /// Clients cannot publish to an internal exchange.
@@ -128,6 +136,9 @@ impl fmt::Display for Error {
             Error::Refused { resource, user } => {
                 write!(f, "access to {resource} refused for user '{user}'")
             }
+            Error::RefusedTopic { key, exchange, user } => {
+                write!(f, "access to topic '{key}' in {exchange} refused for user '{user}'")
+            }
             Error::RefusedVhost { vhost, user } => {
                 write!(f, "access to vhost '{vhost}' refused for user '{user}'")
             }
@@ -135,6 +146,7 @@ impl fmt::Display for Error {
             Error::Reserved { what, name } => {
                 write!(f, "{what} name '{name}' contains reserved prefix 'amq.*'")
             }
+            Error::SystemExchange(resource) => write!(f, "deletion of system {resource} not allowed"),
             Error::DefaultExchange => f.write_str("operation not permitted on the default exchange"),
             Error::InternalExchange(resource) => {
                 write!(f, "cannot publish to internal {resource}")
@@ -148,6 +160,7 @@ impl fmt::Display for Error {
             Error::InUse(resource) => write!(f, "{resource} in use"),
             Error::NotEmpty(resource) => write!(f, "{resource} not empty"),
             Error::ExclusiveUse(resource) => write!(f, "{resource} in exclusive use"),
+            Error::UnknownKind(kind) if kind.is_empty() => f.write_str("invalid exchange type ''"),
             Error::UnknownKind(kind) => write!(f, "unknown exchange type '{kind}'"),
             Error::Invalid(reason) | Error::Store(reason) => f.write_str(reason),
         }

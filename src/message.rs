@@ -20,6 +20,8 @@ pub struct Message {
     pub taken_at_ms: u64,
     /// How long it may wait in a queue, if it said so (its `expiration`).
     pub ttl_ms: Option<u64>,
+    /// Further keys it is routed with (its headers `CC` and `BCC`). Not kept: it is routed once.
+    pub copies: Option<Box<[Box<[u8]>]>>,
 }
 
 impl Message {
@@ -27,8 +29,9 @@ impl Message {
     /// `None` if the properties are not properties.
     pub fn from_parts(address: Bytes, properties: Bytes, body: Bytes, taken_at_ms: u64) -> Option<Self> {
         let read = Properties::parse(&properties).ok()?;
-        let (persistent, ttl_ms) = (read.is_persistent(), read.expiration.and_then(parse_ttl));
-        Some(Message { address, properties, body, persistent, taken_at_ms, ttl_ms })
+        let ttl_ms = read.expiration.and_then(|expiration| parse_ttl(expiration).ok());
+        let persistent = read.is_persistent();
+        Some(Message { address, properties, body, persistent, taken_at_ms, ttl_ms, copies: None })
     }
 
     /// The exchange it was published to.
@@ -47,10 +50,48 @@ impl Message {
     }
 }
 
+/// The longest time to live, in milliseconds.
+pub const TTL_MS_MAX: u64 = 1 << 53;
+
 /// Reads an `expiration`: milliseconds as decimal digits.
-pub fn parse_ttl(expiration: &[u8]) -> Option<u64> {
-    if expiration.is_empty() || !expiration.iter().all(u8::is_ascii_digit) {
-        return None;
+///
+/// # Errors
+/// What is wrong with it, in RabbitMQ's words.
+pub fn parse_ttl(expiration: &[u8]) -> Result<u64, String> {
+    let text = String::from_utf8_lossy(expiration);
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(&text);
+    let digits = unsigned.len() - unsigned.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, rest) = unsigned.split_at(digits);
+    match (number, rest) {
+        ("", _) => Err("no_integer".into()),
+        (_, "") if text.starts_with('-') && number.bytes().any(|b| b != b'0') => {
+            Err(format!("{{value_negative,{text}}}"))
+        }
+        (_, "") => match number.parse() {
+            Ok(ms) if ms <= TTL_MS_MAX => Ok(ms),
+            _ => Err(format!("{{value_too_large,{number}}}")),
+        },
+        _ => Err(format!("{{leftover_string,\"{rest}\"}}")),
     }
-    std::str::from_utf8(expiration).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expiration_is_a_number_of_milliseconds() {
+        let check = |text: &str, expected: Result<u64, &str>| {
+            assert_eq!(parse_ttl(text.as_bytes()), expected.map_err(String::from), "{text}");
+        };
+
+        check("0", Ok(0));
+        check("007", Ok(7));
+        check("+5", Ok(5));
+        check("", Err("no_integer"));
+        check("abc", Err("no_integer"));
+        check("-1", Err("{value_negative,-1}"));
+        check("10x", Err("{leftover_string,\"x\"}"));
+        check("99999999999999999999", Err("{value_too_large,99999999999999999999}"));
+    }
 }

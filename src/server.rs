@@ -38,7 +38,9 @@ impl Server {
     pub async fn start(config: Config, options: store::Options, clock: Clock) -> Result<Server, StartError> {
         let address = config.listen;
         let listener = TcpListener::bind(address).await.map_err(|e| {
-            format!("cannot listen on {address}: {e}; is another broker running? (--listen takes another address)")
+            format!(
+                "cannot listen on {address}: {e}; is another broker running? (--listen takes another address)"
+            )
         })?;
         let (broker, siren) =
             tokio::task::spawn_blocking(move || Broker::open(config, options, clock)).await??;

@@ -19,6 +19,8 @@ pub const BASIC_CLASS: u16 = 60;
 pub struct Header {
     /// The class, which must be basic.
     pub class_id: u16,
+    /// Unused by the specification: must be 0.
+    pub weight: u16,
     /// Octets of the body that follows.
     pub body_bytes: u64,
     /// Property flags and properties, untouched. Checked by [`Properties::parse`].
@@ -30,9 +32,9 @@ impl Header {
     pub fn decode(whole: &Bytes, payload: &[u8]) -> Result<Header, Malformed> {
         let mut reader = Reader { bytes: payload };
         let class_id = reader.u16()?;
-        let _weight = reader.u16()?;
+        let weight = reader.u16()?;
         let body_bytes = reader.u64()?;
-        Ok(Header { class_id, body_bytes, properties: whole.slice_ref(reader.bytes) })
+        Ok(Header { class_id, weight, body_bytes, properties: whole.slice_ref(reader.bytes) })
     }
 
     /// Appends the payload of a header frame.
@@ -123,6 +125,42 @@ impl<'a> Properties<'a> {
         if reader.bytes.is_empty() { Ok(p) } else { Err(Malformed("bytes after the properties")) }
     }
 
+    /// The properties as they travel, flags first.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![0, 0];
+        let mut flags = 0u16;
+        let mut short_string = |out: &mut Vec<u8>, bit: u16, field: Option<&[u8]>| {
+            if let Some(bytes) = field {
+                flags |= 1 << bit;
+                out.put_u8(bytes.len() as u8);
+                out.put_slice(bytes);
+            }
+        };
+        short_string(&mut out, 15, self.content_type);
+        short_string(&mut out, 14, self.content_encoding);
+        out.put_slice(self.headers.unwrap_or_default());
+        out.extend(self.delivery_mode);
+        out.extend(self.priority);
+        short_string(&mut out, 10, self.correlation_id);
+        short_string(&mut out, 9, self.reply_to);
+        short_string(&mut out, 8, self.expiration);
+        short_string(&mut out, 7, self.message_id);
+        out.put_slice(self.timestamp.map(u64::to_be_bytes).as_ref().map_or(&[], |t| &t[..]));
+        short_string(&mut out, 5, self.kind);
+        short_string(&mut out, 4, self.user_id);
+        short_string(&mut out, 3, self.app_id);
+        short_string(&mut out, 2, self.cluster_id);
+        let fixed = [
+            (13, self.headers.is_some()),
+            (12, self.delivery_mode.is_some()),
+            (11, self.priority.is_some()),
+            (6, self.timestamp.is_some()),
+        ];
+        let flags = fixed.iter().filter(|(_, has)| *has).fold(flags, |flags, (bit, _)| flags | 1 << bit);
+        out[..2].copy_from_slice(&flags.to_be_bytes());
+        out
+    }
+
     /// Whether the message asks to survive a restart: delivery-mode 2.
     pub fn is_persistent(&self) -> bool {
         self.delivery_mode == Some(2)
@@ -170,6 +208,7 @@ mod tests {
 
         let p = Properties::parse(&bytes).unwrap();
 
+        assert_eq!(p.encode(), bytes);
         assert!(p.is_persistent());
         assert_eq!(p.header_table().get("a"), Some(&crate::Value::Int(1)));
         assert_eq!((p.content_type, p.content_encoding), (Some(&b"ct"[..]), Some(&b"ce"[..])));

@@ -102,6 +102,13 @@ pub fn expected_bytes(buffer: &[u8]) -> Option<usize> {
     Some(size as usize + FRAME_OVERHEAD_BYTES)
 }
 
+/// The payload of a frame that [`whole`] found to be bad, so far as it is there; `size` is what
+/// [`expected_bytes`] says of it.
+pub fn payload_of_bad(buffer: &[u8], size: usize) -> &[u8] {
+    let end = size.saturating_sub(1).min(buffer.len());
+    buffer.get(FRAME_HEAD_BYTES..end).unwrap_or_default()
+}
+
 fn read_head(head: &[u8; FRAME_HEAD_BYTES]) -> (u8, u16, u32) {
     let [kind, c1, c0, s3, s2, s1, s0] = *head;
     (kind, u16::from_be_bytes([c1, c0]), u32::from_be_bytes([s3, s2, s1, s0]))

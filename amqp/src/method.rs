@@ -110,6 +110,18 @@ pub fn is_hot(payload: &[u8]) -> bool {
     matches!(id, Some(PUBLISH | ACK))
 }
 
+/// Class and method of a payload; zeros if it has none.
+pub fn ids(payload: &[u8]) -> (u16, u16) {
+    let id = payload.first_chunk().map_or(0, |id| u32::from_be_bytes(*id));
+    ((id >> 16) as u16, id as u16)
+}
+
+/// The prefetch-size of basic.qos, which the crate passes over. In octets; 0 is no limit.
+pub fn prefetch_bytes(payload: &[u8]) -> u32 {
+    let mut reader = Reader { bytes: payload.get(4..).unwrap_or_default() };
+    reader.u32().unwrap_or(0)
+}
+
 /// What is wrong with a method that could not be read.
 fn malformed_or_not_text(id: u32, payload: &[u8]) -> Error {
     let mut reader = Reader { bytes: &payload[4..] };
@@ -161,20 +173,20 @@ impl Shape {
 
 fn shape(id: u32) -> Shape {
     let (fixed, short_strings, bits, has_table) = match (id >> 16, id & 0xffff) {
-        (10, 10) => (2, 0, 0, true),            // connection.start
-        (10, 11) => (0, 0, 0, true),            // connection.start-ok
-        (10, 40) => (0, 2, 1, false),           // connection.open
-        (10, 50) | (20, 40) => (2, 1, 4, false), // close
-        (40, 10) => (2, 2, 1, true),            // exchange.declare
-        (40, 20) => (2, 1, 1, false),           // exchange.delete
-        (40, 30 | 40) => (2, 3, 1, true),       // exchange.bind, unbind
-        (50, 10) => (2, 1, 1, true),            // queue.declare
-        (50, 20) => (2, 3, 1, true),            // queue.bind
-        (50, 50) => (2, 3, 0, true),            // queue.unbind
+        (10, 10) => (2, 0, 0, true),                  // connection.start
+        (10, 11) => (0, 0, 0, true),                  // connection.start-ok
+        (10, 40) => (0, 2, 1, false),                 // connection.open
+        (10, 50) | (20, 40) => (2, 1, 4, false),      // close
+        (40, 10) => (2, 2, 1, true),                  // exchange.declare
+        (40, 20) => (2, 1, 1, false),                 // exchange.delete
+        (40, 30 | 40) => (2, 3, 1, true),             // exchange.bind, unbind
+        (50, 10) => (2, 1, 1, true),                  // queue.declare
+        (50, 20) => (2, 3, 1, true),                  // queue.bind
+        (50, 50) => (2, 3, 0, true),                  // queue.unbind
         (50, 30 | 40) | (60, 70) => (2, 1, 1, false), // queue.purge, delete, basic.get
-        (60, 20) => (2, 2, 1, true),            // basic.consume
-        (60, 30) => (0, 1, 1, false),           // basic.cancel
-        (60, 40) => (2, 2, 1, false),           // basic.publish
+        (60, 20) => (2, 2, 1, true),                  // basic.consume
+        (60, 30) => (0, 1, 1, false),                 // basic.cancel
+        (60, 40) => (2, 2, 1, false),                 // basic.publish
         _ => (0, 0, 0, false),
     };
     Shape { fixed, short_strings, bits, has_table }
@@ -317,12 +329,10 @@ impl From<&Value> for AMQPValue {
             Value::Float(f) => AMQPValue::Double(*f),
             Value::Bytes(b) => AMQPValue::LongString(b.clone().into()),
             Value::Timestamp(t) => AMQPValue::Timestamp(*t),
-            Value::Decimal(scale, value) => {
-                AMQPValue::DecimalValue(amq_protocol::types::DecimalValue {
-                    scale: *scale,
-                    value: *value as u32,
-                })
-            }
+            Value::Decimal(scale, value) => AMQPValue::DecimalValue(amq_protocol::types::DecimalValue {
+                scale: *scale,
+                value: *value as u32,
+            }),
             Value::Array(a) => {
                 AMQPValue::FieldArray(a.iter().map(AMQPValue::from).collect::<Vec<_>>().into())
             }
@@ -342,14 +352,8 @@ mod tests {
 
     #[test]
     fn unknown_methods_are_told_from_malformed_ones() {
-        assert_eq!(
-            decode(&[0, 99, 0, 1]),
-            Err(Error::Unknown { class_id: 99, method_id: 1 })
-        );
-        assert_eq!(
-            decode(&[0, 50, 0, 10, 0]),
-            Err(Error::Malformed { class_id: 50, method_id: 10 })
-        );
+        assert_eq!(decode(&[0, 99, 0, 1]), Err(Error::Unknown { class_id: 99, method_id: 1 }));
+        assert_eq!(decode(&[0, 50, 0, 10, 0]), Err(Error::Malformed { class_id: 50, method_id: 10 }));
         assert_eq!(decode(&[0, 50]), Err(Error::Short));
         assert_eq!(decode(&[0, 60, 0, 30, 1, 0xff, 0]), Err(Error::NotText));
         assert_eq!(decode(&[0, 60, 0, 40, 0, 0, 1, 0xff, 0, 0]), Err(Error::NotText));

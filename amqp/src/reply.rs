@@ -1,5 +1,6 @@
 //! Reply codes, and whether each one closes a channel or the whole connection (specification 1.1, 4.10).
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// What an error costs the client.
@@ -81,14 +82,17 @@ impl Exception {
         Exception { scope: Scope::Connection, ..self }
     }
 
-    /// The reply text as it may travel: at most 255 bytes, cut between characters (a short string).
-    pub fn wire_text(&self) -> &str {
+    /// The reply text as it may travel: at most 255 bytes (a short string). A longer one is cut between
+    /// characters and ends in three dots, as RabbitMQ's do.
+    pub fn wire_text(&self) -> Cow<'_, str> {
+        const DOTS: &str = "...";
         let max = crate::limits::SHORT_STRING_BYTES_MAX;
         if self.text.len() <= max {
-            return &self.text;
+            return Cow::Borrowed(&self.text);
         }
-        let end = (0..=max).rev().find(|&i| self.text.is_char_boundary(i)).unwrap_or(0);
-        &self.text[..end]
+        let fits = |&i: &usize| self.text.is_char_boundary(i);
+        let end = (0..=max - DOTS.len()).rev().find(fits).unwrap_or(0);
+        Cow::Owned(format!("{}{DOTS}", &self.text[..end]))
     }
 }
 
@@ -117,7 +121,8 @@ mod tests {
     fn a_long_text_is_cut_between_characters() {
         let e = Exception::new(ReplyCode::NotFound, "é".repeat(200));
 
-        assert!(e.wire_text().len() <= 255);
-        assert!(e.text.starts_with(e.wire_text()));
+        let wire = e.wire_text();
+        assert!(wire.len() <= 255 && wire.ends_with("..."));
+        assert!(e.text.starts_with(wire.trim_end_matches('.')));
     }
 }

@@ -65,8 +65,7 @@ mod tests {
 
     #[test]
     fn amqplain_is_a_table_without_its_length() {
-        let table =
-            Table::from_iter([("LOGIN", Value::text("guest")), ("PASSWORD", Value::text("secret"))]);
+        let table = Table::from_iter([("LOGIN", Value::text("guest")), ("PASSWORD", Value::text("secret"))]);
         let mut bytes = Vec::new();
         table.encode(&mut bytes);
 

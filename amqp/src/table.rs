@@ -180,6 +180,36 @@ pub fn check(bytes: &[u8]) -> Result<usize, Malformed> {
     Ok(bytes.len() - reader.bytes.len())
 }
 
+/// The entries of a table that [`check`] has seen: each name, and its value as the bytes it came as,
+/// type letter first.
+pub fn raw_entries(table: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut reader = Reader { bytes: table.get(4..).unwrap_or_default() };
+    std::iter::from_fn(move || {
+        let name = reader.short_string().ok()?;
+        let before = reader.bytes;
+        reader.skip_value(0).ok()?;
+        Some((name, &before[..before.len() - reader.bytes.len()]))
+    })
+}
+
+/// The same table without the entry `name`.
+pub fn without(table: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; 4];
+    for (other, value) in raw_entries(table).filter(|(other, _)| *other != name) {
+        out.put_u8(other.len() as u8);
+        out.put_slice(other);
+        out.put_slice(value);
+    }
+    let len = (out.len() - 4) as u32;
+    out[..4].copy_from_slice(&len.to_be_bytes());
+    out
+}
+
+/// Reads a value as [`raw_entries`] shows it.
+pub fn decode_value(raw: &[u8]) -> Result<Value, Malformed> {
+    Reader { bytes: raw }.value(0)
+}
+
 /// A cursor over the bytes of a table, a property list or a method's arguments.
 pub(crate) struct Reader<'a> {
     pub(crate) bytes: &'a [u8],
@@ -341,6 +371,20 @@ mod tests {
         assert_eq!(check(&[0, 0, 0, 3, 1, b'a', b'?']), Err(Malformed("unknown field type")));
     }
 
+    #[test]
+    fn an_entry_can_be_taken_out_without_touching_the_others() {
+        let entries = [("a", Value::Int(1)), ("b", Value::text("x")), ("c", Value::Void)];
+        let mut bytes = Vec::new();
+        Table::from_iter(entries.clone()).encode(&mut bytes);
+
+        let left = without(&bytes, b"b");
+
+        let expected = Table::from_iter([entries[0].clone(), entries[2].clone()]);
+        assert_eq!(Table::decode(&left), Ok(expected));
+        let raw = raw_entries(&bytes).find(|(name, _)| *name == b"b").unwrap().1;
+        assert_eq!(decode_value(raw), Ok(Value::text("x")));
+    }
+
     fn value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Void),
@@ -354,8 +398,7 @@ mod tests {
         leaf.prop_recursive(4, 32, 4, |inner| {
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
-                proptest::collection::vec(("[a-z]{1,8}", inner), 0..4)
-                    .prop_map(|e| Value::Table(Table(e))),
+                proptest::collection::vec(("[a-z]{1,8}", inner), 0..4).prop_map(|e| Value::Table(Table(e))),
             ]
         })
     }

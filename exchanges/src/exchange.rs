@@ -101,18 +101,23 @@ impl Exchange {
         let received = declaration.arguments.get(ALTERNATE.as_bytes());
         let current = self.arguments.get(ALTERNATE.as_bytes());
         if received != current {
-            return mismatch(ALTERNATE, printed(received), printed(current));
+            // RabbitMQ names the type only where one side has no value at all.
+            let is_plain = received.is_some() && current.is_some();
+            return mismatch(ALTERNATE, printed(received, is_plain), printed(current, is_plain));
         }
         Ok(())
     }
 }
 
 /// An argument as RabbitMQ prints it where two are not the same.
-fn printed(value: Option<&Value<'_>>) -> String {
+fn printed(value: Option<&Value<'_>>, is_plain: bool) -> String {
     let Some(value) = value else { return "none".to_owned() };
     let text = match value.as_bytes() {
         Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         None => value.to_string(),
     };
+    if is_plain {
+        return format!("'{text}'");
+    }
     format!("the value '{text}' of type '{}'", value.type_name())
 }

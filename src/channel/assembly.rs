@@ -114,11 +114,15 @@ impl Assembly {
     ) -> Result<Option<Published>, Exception> {
         let head = match std::mem::take(self) {
             Assembly::Header(head) => head,
-            other => return Err(other.unexpected("content header")),
+            other => return Err(other.unexpected()),
         };
         let Ok(header) = Header::decode(whole, payload) else {
-            return Err(Exception::new(ReplyCode::FrameError, "a content header is cut short"));
+            let text = format!("type 2, all octets = {}: unknown_frame", super::octets(payload));
+            return Err(Exception::new(ReplyCode::FrameError, text));
         };
+        if header.weight != 0 {
+            return Err(Assembly::Header(head).unexpected());
+        }
         if header.class_id != amqp::content::BASIC_CLASS {
             let text = format!(
                 "expected content header for class 60, got one for class {} instead",
@@ -147,7 +151,7 @@ impl Assembly {
     pub fn body(&mut self, whole: &Bytes, payload: &[u8]) -> Result<Option<Published>, Exception> {
         let (head, header, body) = match std::mem::take(self) {
             Assembly::Body(head, header, body) => (head, header, body),
-            other => return Err(other.unexpected("content body")),
+            other => return Err(other.unexpected()),
         };
         let body = body.add(whole.slice_ref(payload));
         match (body.len() as u64).cmp(&header.body_bytes) {
@@ -166,7 +170,7 @@ impl Assembly {
     }
 
     /// Something else came than this state waits for.
-    pub fn unexpected(&self, got: &str) -> Exception {
+    pub fn unexpected(&self) -> Exception {
         let text = match self {
             Assembly::Idle => "expected method frame, got non method frame instead".to_string(),
             Assembly::Header(_) => {
@@ -174,7 +178,6 @@ impl Assembly {
             }
             Assembly::Body(..) => "expected content body, got non content body frame instead".to_string(),
         };
-        debug_assert!(!got.is_empty());
         Exception::new(ReplyCode::UnexpectedFrame, text)
     }
 }
@@ -193,13 +196,8 @@ mod tests {
     fn begun() -> Assembly {
         let whole = Bytes::from(amqp::method::address("e", "k"));
         let mut assembly = Assembly::default();
-        let publish = Publish {
-            address: &whole,
-            exchange: "e",
-            routing_key: "k",
-            mandatory: false,
-            immediate: false,
-        };
+        let publish =
+            Publish { address: &whole, exchange: "e", routing_key: "k", mandatory: false, immediate: false };
         assembly.begin(&publish, &whole);
         assembly
     }
@@ -238,6 +236,9 @@ mod tests {
 
         let size = header(101);
         let error = begun().header(&size, &size, 100).unwrap_err();
-        assert_eq!(error.text, "PRECONDITION_FAILED - message size 101 is larger than configured max size 100");
+        assert_eq!(
+            error.text,
+            "PRECONDITION_FAILED - message size 101 is larger than configured max size 100"
+        );
     }
 }

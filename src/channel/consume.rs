@@ -10,7 +10,7 @@ use super::{Channel, Context, Flow};
 use crate::delivery::{ConsumerId, Delivery, Resume};
 use crate::error::{Error, Resource};
 use crate::queue::{self, Joined};
-use crate::vhost::generated;
+use crate::vhost::{REPLY_TO, Requester, generated};
 
 /// A consumer as its channel knows it.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ pub struct Consumer {
     pub tag: Arc<str>,
     /// What every delivery to it begins with.
     prefix: DeliverPrefix,
-    /// Where it consumes from.
-    pub queue: queue::Handle,
+    /// Where it consumes from; nowhere if it waits for direct replies.
+    queue: Option<queue::Handle>,
     no_ack: bool,
 }
 
@@ -40,7 +40,10 @@ impl Channel {
             let text = format!("attempt to reuse consumer tag '{tag}'");
             return Err(Exception::new(ReplyCode::NotAllowed, text));
         }
-        check_arguments(&Table::from(&consume.arguments))?;
+        if name == REPLY_TO {
+            return self.consume_replies(context, &consume, tag);
+        }
+        let priority = check_arguments(&Table::from(&consume.arguments), &name, context.vhost.name())?;
         let queue = context.vhost.queue_to_read(context.caller, &name)?;
         let id = context.next_consumer_id();
         let joined = queue.consume(queue::Consumer {
@@ -49,6 +52,7 @@ impl Channel {
             channel: self.number,
             no_ack: consume.no_ack,
             exclusive: consume.exclusive,
+            priority,
             prefetch: self.prefetch,
             credit: self.credit.clone(),
             outbox: context.outbox.clone(),
@@ -59,16 +63,49 @@ impl Channel {
             Joined::ExclusiveUse => return Err(Error::ExclusiveUse(resource()).into()),
             Joined::Gone => return Err(Error::NotFound(resource()).into()),
         }
-        self.tags.insert(tag.clone(), id);
-        let (prefix, no_ack) = (DeliverPrefix::new(&tag), consume.no_ack);
-        self.consumers.insert(id, Consumer { tag: tag.clone(), prefix, queue: queue.clone(), no_ack });
-        if !consume.nowait {
-            let consumer_tag = (&*tag).into();
-            self.reply(context, Cold::Basic(basic::AMQPMethod::ConsumeOk(basic::ConsumeOk { consumer_tag })));
-        }
+        self.add_consumer(context, &consume, id, tag, Some(queue.clone()));
         // Deliveries go through the outbox, so they come after consume-ok.
         queue.resume(id);
         Ok(Flow::Go)
+    }
+
+    /// Direct reply-to: answers will come to this channel through no queue.
+    fn consume_replies(
+        &mut self,
+        context: &mut Context<'_>,
+        consume: &basic::Consume,
+        tag: Arc<str>,
+    ) -> Result<Flow, Exception> {
+        let refuse = |text| Err(Exception::new(ReplyCode::PreconditionFailed, text));
+        if !consume.no_ack {
+            return refuse("reply consumer cannot acknowledge");
+        }
+        if self.requester.is_some() {
+            return refuse("reply consumer already set");
+        }
+        let id = context.next_consumer_id();
+        let outbox = context.outbox.clone();
+        let requester = Requester { channel: self.number, consumer: id, outbox };
+        self.requester = Some((id, context.vhost.requesters().add(requester)));
+        self.add_consumer(context, consume, id, tag, None);
+        Ok(Flow::Go)
+    }
+
+    fn add_consumer(
+        &mut self,
+        context: &mut Context<'_>,
+        consume: &basic::Consume,
+        id: ConsumerId,
+        tag: Arc<str>,
+        queue: Option<queue::Handle>,
+    ) {
+        self.tags.insert(tag.clone(), id);
+        let prefix = DeliverPrefix::new(&tag);
+        let consumer_tag = (&*tag).into();
+        self.consumers.insert(id, Consumer { tag, prefix, queue, no_ack: consume.no_ack });
+        if !consume.nowait {
+            self.reply(context, Cold::Basic(basic::AMQPMethod::ConsumeOk(basic::ConsumeOk { consumer_tag })));
+        }
     }
 
     /// basic.cancel. The reply has to wait until what is in the outbox has been delivered.
@@ -92,9 +129,12 @@ impl Channel {
 
     /// Ends a consumer at its queue, and the queue if it was to go with it.
     pub(super) fn leave_queue(&mut self, context: &mut Context<'_>, id: ConsumerId) {
-        let Some(consumer) = self.consumers.get(&id) else { return };
-        if consumer.queue.cancel(id) {
-            context.vhost.end_queue(&consumer.queue);
+        if let Some((_, name)) = self.requester.take_if(|(requester, _)| *requester == id) {
+            context.vhost.requesters().remove(&name);
+        }
+        let Some(queue) = self.consumers.get(&id).and_then(|c| c.queue.as_ref()) else { return };
+        if queue.cancel(id) {
+            context.vhost.end_queue(queue);
         }
     }
 
@@ -126,10 +166,10 @@ impl Channel {
             frame::put_deliver(out, self.number, &consumer.prefix, tag, entry.redelivered, &message.address);
             context.out.put_content(self.number, message, context.frame_bytes_max);
         }
-        if !consumer.no_ack {
+        if let Some(queue) = consumer.queue.clone().filter(|_| !consumer.no_ack) {
             // On a channel that is closing it still goes here, to be put back with the others.
             let tag = if is_open { self.last_tag } else { u64::MAX };
-            let unacked = Unacked { queue: consumer.queue.clone(), consumer: Some(id), entry };
+            let unacked = Unacked { queue, consumer: Some(id), entry };
             match is_open {
                 true => self.unacked.push(tag, unacked),
                 false => context.requeues.push(unacked),
@@ -172,7 +212,7 @@ impl Channel {
             self.prefetch = qos.prefetch_count;
             if context.is_qos_for_running_consumers {
                 for (&id, consumer) in &self.consumers {
-                    consumer.queue.set_prefetch(id, self.prefetch);
+                    consumer.queue.iter().for_each(|queue| queue.set_prefetch(id, self.prefetch));
                 }
             }
         }
@@ -181,14 +221,28 @@ impl Channel {
     }
 }
 
-/// Arguments of a consumer that a later version will have are refused until then.
-fn check_arguments(table: &Table) -> Result<(), Exception> {
-    const NOT_YET: &[&str] = &["x-priority", "x-consumer-timeout", "x-stream-offset", "x-group"];
-    match table.iter().find(|(name, _)| NOT_YET.contains(name)) {
-        None => Ok(()),
-        Some((name, _)) => Err(Exception::new(
-            ReplyCode::PreconditionFailed,
-            format!("invalid arg '{name}' of a consumer: this version of Garenne does not support it yet"),
-        )),
+/// Reads the arguments of a consumer: its priority. Arguments that a later version will have are
+/// refused until then, those of other types of queue as RabbitMQ does.
+fn check_arguments(table: &Table, queue: &str, vhost: &str) -> Result<i64, Exception> {
+    let refuse = |text: String| Exception::new(ReplyCode::PreconditionFailed, text);
+    const OTHER_TYPE: &[&str] = &["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"];
+    const NOT_YET: &[&str] = &["x-consumer-timeout", "x-group"];
+    for (name, _) in table.iter() {
+        if OTHER_TYPE.contains(&name) {
+            return Err(refuse(queue::other_type_text(name, queue, vhost)));
+        }
+        if NOT_YET.contains(&name) {
+            let text = format!(
+                "invalid arg '{name}' for queue '{queue}' in vhost '{vhost}': this version of Garenne does \
+                 not support it yet"
+            );
+            return Err(refuse(text));
+        }
+    }
+    match table.get("x-priority") {
+        None => Ok(0),
+        Some(value) => queue::integer(value).map_err(|reason| {
+            refuse(format!("invalid arg 'x-priority' for queue '{queue}' in vhost '{vhost}': {reason}"))
+        }),
     }
 }

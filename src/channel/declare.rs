@@ -5,6 +5,7 @@ use amqp::{Exception, Table};
 use store::Urgency;
 
 use super::{Channel, Context, Flow, Then, Wait};
+use crate::error::{Error, Resource};
 use crate::vhost::{ExchangeFlags, QueueFlags, To};
 
 /// Line feeds in names are dropped, as RabbitMQ does for the sake of old shell scripts.
@@ -81,6 +82,23 @@ impl Channel {
         Ok(self.answer(context, nowait, is_told, Cold::Exchange(reply)))
     }
 
+    /// queue.declare of a name that direct replies go to: whether somebody still waits there.
+    fn declare_reply_to(
+        &mut self,
+        context: &mut Context<'_>,
+        name: String,
+        is_waiting: bool,
+        nowait: bool,
+    ) -> Result<Flow, Exception> {
+        if !is_waiting {
+            return Err(Error::NotFound(Resource::queue(&name, context.vhost.name())).into());
+        }
+        let queue = name.as_str().into();
+        let declare_ok = queue::DeclareOk { queue, message_count: 0, consumer_count: 1 };
+        let reply = Cold::Queue(queue::AMQPMethod::DeclareOk(declare_ok));
+        Ok(self.answer(context, nowait, false, reply))
+    }
+
     pub(super) fn queue_method(
         &mut self,
         context: &mut Context<'_>,
@@ -96,11 +114,11 @@ impl Channel {
                     exclusive: m.exclusive,
                     auto_delete: m.auto_delete,
                 };
-                let mut name = clean(m.queue.as_str());
-                if flags.passive && name.is_empty() {
-                    name = self.queue_name("")?;
-                }
+                let name = clean(m.queue.as_str());
                 let arguments = Table::from(&m.arguments);
+                if let Some(is_waiting) = vhost.requesters().is_waiting(&name) {
+                    return self.declare_reply_to(context, name, is_waiting, m.nowait);
+                }
                 let (queue, is_told) = vhost.declare_queue(caller, &name, flags, &arguments)?;
                 self.last_queue = Some(queue.declaration().name.clone());
                 let (messages, consumers) = queue.counts();
@@ -147,4 +165,3 @@ impl Channel {
         Ok(self.answer(context, nowait, is_told, Cold::Queue(reply)))
     }
 }
-

@@ -129,6 +129,8 @@ pub struct Channel {
     credit: Arc<ChannelCredit>,
     /// Credit that settled deliveries had of the global limit, not yet given back.
     credit_back: u32,
+    /// The consumer of direct replies, and the name that they go to.
+    requester: Option<(ConsumerId, Box<str>)>,
     /// The exchange that the last publish was allowed to.
     checked_exchange: Option<Box<str>>,
 }
@@ -157,6 +159,7 @@ impl Channel {
             prefetch: 0,
             credit: Arc::default(),
             credit_back: 0,
+            requester: None,
             checked_exchange: None,
         }
     }
@@ -195,7 +198,7 @@ impl Channel {
 
     fn handle_method(&mut self, context: &mut Context<'_>, payload: &[u8]) -> Result<Flow, Failure> {
         if !self.assembly.is_idle() {
-            return Err(Failure::of(self.assembly.unexpected("method"), (60, 40)));
+            return Err(Failure::of(self.assembly.unexpected(), (60, 40)));
         }
         match method::decode(payload).map_err(|e| undecodable(e, payload))? {
             Method::Publish(publish) => {
@@ -205,6 +208,9 @@ impl Channel {
             Method::Ack(ack) => self.ack(context, ack).map_err(|e| Failure::of(e, (60, 80))),
             Method::Cold(method) => {
                 let ids = (method.get_amqp_class_id(), method.get_amqp_method_id());
+                if let Cold::Basic(basic::AMQPMethod::Qos(_)) = *method {
+                    check_prefetch_bytes(payload).map_err(|e| Failure::of(e, ids))?;
+                }
                 self.handle_cold(context, *method).map_err(|e| Failure::of(e, ids))
             }
         }
@@ -319,6 +325,14 @@ impl Channel {
     }
 }
 
+/// A prefetch window in octets is something RabbitMQ never had, and neither have we.
+fn check_prefetch_bytes(qos: &[u8]) -> Result<(), Exception> {
+    match method::prefetch_bytes(qos) {
+        0 => Ok(()),
+        size => Err(Exception::new(ReplyCode::NotImplemented, format!("prefetch_size!=0 ({size})"))),
+    }
+}
+
 /// A method that clients do not send, or not on a channel.
 fn unimplemented_method() -> Exception {
     Exception::new(ReplyCode::CommandInvalid, "unimplemented method")
@@ -332,6 +346,7 @@ pub fn undecodable(error: method::Error, payload: &[u8]) -> Failure {
             Failure::of(Exception::new(ReplyCode::CommandInvalid, text), (class_id, method_id))
         }
         method::Error::NotText => {
+            // RabbitMQ blames no method either.
             Failure::of_none(Exception::new(ReplyCode::FrameError, "Malformed UTF-8 in shortstr"))
         }
         method::Error::Malformed { class_id, method_id } => {

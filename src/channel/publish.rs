@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use amqp::method::{Cold, basic};
-use amqp::{Exception, Properties, ReplyCode, frame};
+use amqp::{Exception, Properties, ReplyCode, Value, frame, table};
+use bytes::Bytes;
 use exchanges::Matches;
 use smallvec::SmallVec;
 use store::{Operation, Publish, Ticket, Urgency};
@@ -12,6 +13,7 @@ use super::assembly::Published;
 use super::{Channel, Context, Mode};
 use crate::message::{Message, parse_ttl};
 use crate::queue;
+use crate::vhost::REPLY_TO;
 
 /// Publishes of a connection that have been routed and wait to be handed over: every queue is locked
 /// once for all its messages, and the store is told once.
@@ -107,7 +109,7 @@ impl Channel {
         if head.immediate {
             return Err(Exception::new(ReplyCode::NotImplemented, "immediate=true"));
         }
-        let Some((exchange, _)) = amqp::method::split_address(&head.address) else {
+        let Some((exchange, routing_key)) = amqp::method::split_address(&head.address) else {
             return Err(Exception::new(ReplyCode::InternalError, "an address is not one"));
         };
         // Permissions last as long as the connection, exchanges do not: the route finds out.
@@ -115,16 +117,23 @@ impl Channel {
             context.vhost.check_publish(context.caller, exchange)?;
             self.checked_exchange = Some(exchange.into());
         }
+        if context.caller.access.has_topics(exchange) {
+            context.vhost.check_topic(context.caller, exchange, routing_key)?;
+        }
         let Ok(read) = Properties::parse(&properties) else {
             return Err(Exception::new(ReplyCode::SyntaxError, "the properties of a message are malformed"));
         };
-        check_properties(context, &read)?;
+        let ttl_ms = check_properties(context, &read)?;
+        let persistent = read.is_persistent();
+        let copies = read.headers.map_or(Ok(None), copies)?;
+        let rewritten = self.rewrite(&read, copies.is_some())?;
         let message = Arc::new(Message {
-            persistent: read.is_persistent(),
-            ttl_ms: read.expiration.and_then(parse_ttl),
+            persistent,
+            ttl_ms,
+            copies,
             taken_at_ms: context.now_ms,
+            properties: rewritten.unwrap_or_else(|| properties.clone()),
             address: head.address,
-            properties,
             body,
         });
         match &mut self.mode {
@@ -139,6 +148,14 @@ impl Channel {
                 }
             }
             Mode::Plain => {}
+        }
+        if message.exchange().is_empty()
+            && let Some(is_answered) = context.vhost.requesters().answer(message.routing_key(), &message)
+        {
+            if !is_answered && head.mandatory {
+                self.give_back(context, &message);
+            }
+            return Ok(());
         }
         let mut matches = std::mem::take(&mut context.batch.matches);
         let found = context.vhost.route(&message, &mut matches);
@@ -158,6 +175,32 @@ impl Channel {
         Ok(())
     }
 
+    /// The properties as they go on, if they have to change: a direct reply-to gets the name that answers
+    /// go to, and `BCC` is for nobody to see.
+    fn rewrite(&self, read: &Properties<'_>, has_copies: bool) -> Result<Option<Bytes>, Exception> {
+        let reply_to = match read.reply_to {
+            Some(name) if name == REPLY_TO.as_bytes() => match &self.requester {
+                Some((_, name)) => Some(name.as_bytes()),
+                None => {
+                    let text = "fast reply consumer does not exist";
+                    return Err(Exception::new(ReplyCode::PreconditionFailed, text));
+                }
+            },
+            _ => None,
+        };
+        let headers = read.headers.filter(|h| has_copies && table::raw_entries(h).any(|(n, _)| n == BCC));
+        if reply_to.is_none() && headers.is_none() {
+            return Ok(None);
+        }
+        let headers = headers.map(|headers| table::without(headers, BCC));
+        let changed = Properties {
+            reply_to: reply_to.or(read.reply_to),
+            headers: headers.as_deref().or(read.headers),
+            ..*read
+        };
+        Ok(Some(changed.encode().into()))
+    }
+
     /// basic.return: no queue took a mandatory message.
     pub(super) fn give_back(&self, context: &mut Context<'_>, message: &Message) {
         let method = Cold::Basic(basic::AMQPMethod::Return(basic::Return {
@@ -171,7 +214,34 @@ impl Channel {
     }
 }
 
-fn check_properties(context: &Context<'_>, properties: &Properties<'_>) -> Result<(), Exception> {
+/// The headers that name further routing keys (RabbitMQ's sender-selected distribution).
+const CC: &[u8] = b"CC";
+/// The same, taken out before anybody else sees the message.
+const BCC: &[u8] = b"BCC";
+
+/// The keys in `CC` and `BCC`; `None` if there are none.
+fn copies(headers: &[u8]) -> Result<Option<Box<[Box<[u8]>]>>, Exception> {
+    let mut keys: Vec<Box<[u8]>> = Vec::new();
+    for (name, raw) in table::raw_entries(headers).filter(|(name, _)| *name == CC || *name == BCC) {
+        let malformed = |kind: &str| {
+            let name = String::from_utf8_lossy(name);
+            let text = format!("invalid message: {{unacceptable_type_in_header,\"{name}\",{kind}}}");
+            Exception::new(ReplyCode::PreconditionFailed, text)
+        };
+        match table::decode_value(raw) {
+            Ok(Value::Array(values)) => keys.extend(values.into_iter().filter_map(|value| match value {
+                Value::Bytes(key) => Some(key.into()),
+                _ => None,
+            })),
+            Ok(other) => return Err(malformed(queue::type_name(&other))),
+            Err(_) => return Err(malformed("unknown")),
+        }
+    }
+    Ok((!keys.is_empty()).then(|| keys.into()))
+}
+
+/// Checks what properties may be; the time to live that they ask for.
+fn check_properties(context: &Context<'_>, properties: &Properties<'_>) -> Result<Option<u64>, Exception> {
     let user = &context.caller.user;
     if let Some(user_id) = properties.user_id
         && user_id != user.name.as_bytes()
@@ -184,11 +254,16 @@ fn check_properties(context: &Context<'_>, properties: &Properties<'_>) -> Resul
         );
         return Err(Exception::new(ReplyCode::PreconditionFailed, text));
     }
-    if let Some(expiration) = properties.expiration
-        && parse_ttl(expiration).is_none()
-    {
-        let text = format!("invalid expiration '{}': no_integer", String::from_utf8_lossy(expiration));
+    if let Some(mode) = properties.delivery_mode.filter(|mode| !matches!(mode, 1 | 2)) {
+        let text = format!("invalid message: {{delivery_mode_unknown,{mode}}}");
         return Err(Exception::new(ReplyCode::PreconditionFailed, text));
     }
-    Ok(())
+    let Some(expiration) = properties.expiration else { return Ok(None) };
+    match parse_ttl(expiration) {
+        Ok(ttl_ms) => Ok(Some(ttl_ms)),
+        Err(reason) => {
+            let text = format!("invalid expiration '{}': {reason}", String::from_utf8_lossy(expiration));
+            Err(Exception::new(ReplyCode::PreconditionFailed, text))
+        }
+    }
 }

@@ -35,6 +35,8 @@ impl From<Error> for Exception {
                 ReplyCode::PreconditionFailed
             }
             Error::Refused { .. }
+            | Error::RefusedTopic { .. }
+            | Error::SystemExchange(_)
             | Error::Reserved { .. }
             | Error::DefaultExchange
             | Error::InternalExchange(_)

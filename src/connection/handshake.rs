@@ -105,6 +105,10 @@ impl Talk<'_> {
                         }
                     },
                     Ok(_) => return Err(Refusal::Silent("a message before connection.open".into())),
+                    Err(method::Error::NotText) => {
+                        let text = "Malformed UTF-8 in shortstr";
+                        return Err(told(ReplyCode::FrameError, text, method::ids(frame.payload)));
+                    }
                     Err(e) => return Err(Refusal::Told(crate::channel::undecodable(e, frame.payload))),
                 },
                 _ => {
@@ -160,7 +164,10 @@ pub async fn shake_hands(
     let frame_bytes_max = agree("frame_max", tune_ok.frame_max, config.frame_bytes_max)?;
     let channel_max = agree("channel_max", tune_ok.channel_max.into(), config.channel_max.into())?;
     if frame_bytes_max != 0 && frame_bytes_max < limits::FRAME_BYTES_MIN {
-        let text = format!("negotiated frame_max = {frame_bytes_max} is lower than the minimum allowed value ({})", limits::FRAME_BYTES_MIN);
+        let text = format!(
+            "negotiated frame_max = {frame_bytes_max} is lower than the minimum allowed value ({})",
+            limits::FRAME_BYTES_MIN
+        );
         return Err(told(ReplyCode::NotAllowed, &text, (10, 31)));
     }
 

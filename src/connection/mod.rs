@@ -28,7 +28,9 @@ pub use writer::Writer;
 
 use crate::alarm::Alarm;
 use crate::broker::Broker;
-use crate::channel::{Batch, Channel, Context, Failure, Flow, Settlements, Then, Unacked, Wait, octets, requeue};
+use crate::channel::{
+    Batch, Channel, Context, Failure, Flow, Settlements, Then, Unacked, Wait, octets, requeue,
+};
 use crate::delivery::ConsumerId;
 use crate::outbox::{Event, Outbox};
 use crate::roster::Guest;
@@ -105,7 +107,8 @@ async fn refuse(stream: &mut TcpStream, failure: &Failure) {
     frame::put_method(&mut out, 0, &close_method(failure));
     if stream.write_all(&out).await.is_ok() {
         let mut sink = [0; 512];
-        let until_close_ok = async { while matches!(stream.read(&mut sink).await, Ok(n) if n == sink.len()) {} };
+        let until_close_ok =
+            async { while matches!(stream.read(&mut sink).await, Ok(n) if n == sink.len()) {} };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, until_close_ok).await;
     }
 }
@@ -113,7 +116,7 @@ async fn refuse(stream: &mut TcpStream, failure: &Failure) {
 fn close_method(failure: &Failure) -> Cold {
     Cold::Connection(connection_class::AMQPMethod::Close(connection_class::Close {
         reply_code: failure.exception.code.number(),
-        reply_text: failure.exception.wire_text().into(),
+        reply_text: (&*failure.exception.wire_text()).into(),
         class_id: failure.class_id,
         method_id: failure.method_id,
     }))
@@ -129,8 +132,8 @@ struct Connection {
     out: Writer,
     /// Whole frames that have been received and not yet handled.
     input: Bytes,
-    /// What ends the frames: the first bytes that are none.
-    bad_frame: Option<frame::Error>,
+    /// What ends the frames: the first bytes that are none, and what was in them.
+    bad_frame: Option<(frame::Error, String)>,
     batch: Batch,
     settlements: Settlements,
     requeues: Vec<Unacked>,
@@ -265,7 +268,10 @@ impl Connection {
         };
         let (n, bad) = frame::whole(buffer, max);
         self.input = buffer.split_to(n).freeze();
-        self.bad_frame = bad;
+        self.bad_frame = bad.map(|error| {
+            let size = frame::expected_bytes(buffer).unwrap_or_default();
+            (error, octets(frame::payload_of_bad(buffer, size)))
+        });
         if let Some(expected) = frame::expected_bytes(buffer)
             && bad.is_none()
         {
@@ -309,9 +315,9 @@ impl Connection {
         let rest = frames.rest();
         self.input = if rest.is_empty() { Bytes::new() } else { whole.slice_ref(rest) };
         if self.input.is_empty()
-            && let Some(error) = self.bad_frame.take()
+            && let Some((error, octets)) = self.bad_frame.take()
         {
-            self.bad_frame_came(error);
+            self.bad_frame_came(error, &octets);
         }
     }
 
@@ -403,8 +409,9 @@ impl Connection {
         }
         let (open, max) = (self.channels.len(), self.agreed.channel_max);
         if max != 0 && open >= max.into() {
-            let text = format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
-            return self.fail(0, Failure::of(Exception::new(ReplyCode::NotAllowed, text), blame));
+            let text =
+                format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
+            return self.fail(0, Failure::of_none(Exception::new(ReplyCode::NotAllowed, text)));
         }
         self.channels.insert(frame.channel, Channel::new(frame.channel));
         let open_ok = channel_class::AMQPMethod::OpenOk(channel_class::OpenOk {});
@@ -487,7 +494,7 @@ impl Connection {
         }
     }
 
-    fn bad_frame_came(&mut self, error: frame::Error) {
+    fn bad_frame_came(&mut self, error: frame::Error, octets: &str) {
         if self.phase != Phase::Running {
             self.phase = Phase::Over;
             return;
@@ -498,9 +505,11 @@ impl Connection {
                 format!("type {kind}, all octets = <<>>: {{frame_too_large,{size},{max}}}")
             }
             frame::Error::BadEnd { kind, end, .. } => {
-                format!("type {kind}, all octets = <<>>: {{invalid_frame_end_marker,{end}}}")
+                format!("type {kind}, all octets = {octets}: {{invalid_frame_end_marker,{end}}}")
             }
-            frame::Error::UnknownKind { kind, .. } => format!("type {kind}, all octets = <<>>: unknown_frame"),
+            frame::Error::UnknownKind { kind, .. } => {
+                format!("type {kind}, all octets = {octets}: unknown_frame")
+            }
         };
         self.fail(0, Failure::of_none(Exception::new(ReplyCode::FrameError, text)));
         // What follows cannot be told apart any more: there will be no close-ok to find.
@@ -518,7 +527,7 @@ impl Connection {
                 number,
                 Cold::Channel(channel_class::AMQPMethod::Close(channel_class::Close {
                     reply_code: exception.code.number(),
-                    reply_text: exception.wire_text().into(),
+                    reply_text: (&*exception.wire_text()).into(),
                     class_id: failure.class_id,
                     method_id: failure.method_id,
                 })),
@@ -576,6 +585,8 @@ impl Connection {
                     }
                 }
             }
+            // What the store never sees is confirmed at once.
+            self.confirm();
         }
         if !self.settlements.is_empty() {
             self.settlements.flush(&mut self.session);

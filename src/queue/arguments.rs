@@ -5,9 +5,7 @@
 use amqp::{Table, Value};
 
 use crate::error::Error;
-
-/// Milliseconds that RabbitMQ takes for a time to live or an expiry: up to 2^53 here.
-const MS_MAX: i64 = 1 << 53;
+use crate::message::TTL_MS_MAX;
 
 /// What the arguments of a queue ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,45 +16,85 @@ pub struct Arguments {
     pub expires_ms: Option<u64>,
 }
 
-/// How an argument is treated.
-enum Use {
-    /// Checked, and set in [`Arguments`].
-    Set(fn(&mut Arguments, &Value) -> Result<(), String>),
-    /// Accepted without effect: it steers things that Garenne has no need of.
-    Legacy,
-    /// Known, but not built yet: refused, so that nobody relies on it.
-    NotYet,
-}
-
+/// An argument that the broker knows.
 struct Argument {
     name: &'static str,
-    effect: Use,
+    /// What its value may be; otherwise the reason, in RabbitMQ's words.
+    check: fn(&Value) -> Result<(), String>,
+    effect: Effect,
+}
+
+/// What comes of an argument whose value can be.
+enum Effect {
+    /// It is set in [`Arguments`].
+    Set(fn(&mut Arguments, &Value)),
+    /// Nothing: it steers what Garenne has no need of.
+    None,
+    /// Not built yet: refused, so that nobody relies on it.
+    NotYet,
+    /// An argument of other types of queue: refused as RabbitMQ does.
+    OtherType,
+}
+
+const fn set(
+    name: &'static str,
+    check: fn(&Value) -> Result<(), String>,
+    set: fn(&mut Arguments, &Value),
+) -> Argument {
+    Argument { name, check, effect: Effect::Set(set) }
+}
+
+const fn none(name: &'static str, check: fn(&Value) -> Result<(), String>) -> Argument {
+    Argument { name, check, effect: Effect::None }
+}
+
+const fn not_yet(name: &'static str, check: fn(&Value) -> Result<(), String>) -> Argument {
+    Argument { name, check, effect: Effect::NotYet }
+}
+
+const fn other_type(name: &'static str) -> Argument {
+    Argument { name, check: |_| Ok(()), effect: Effect::OtherType }
 }
 
 const ARGUMENTS: &[Argument] = &[
-    Argument { name: "x-message-ttl", effect: Use::Set(message_ttl) },
-    Argument { name: "x-expires", effect: Use::Set(expires) },
-    Argument { name: "x-queue-type", effect: Use::Set(queue_type) },
-    Argument { name: "x-queue-mode", effect: Use::Legacy },
-    Argument { name: "x-queue-version", effect: Use::Legacy },
-    Argument { name: "x-queue-master-locator", effect: Use::Legacy },
-    Argument { name: "x-queue-leader-locator", effect: Use::Legacy },
-    Argument { name: "x-dead-letter-exchange", effect: Use::NotYet },
-    Argument { name: "x-dead-letter-routing-key", effect: Use::NotYet },
-    Argument { name: "x-dead-letter-strategy", effect: Use::NotYet },
-    Argument { name: "x-max-length", effect: Use::NotYet },
-    Argument { name: "x-max-length-bytes", effect: Use::NotYet },
-    Argument { name: "x-overflow", effect: Use::NotYet },
-    Argument { name: "x-max-priority", effect: Use::NotYet },
-    Argument { name: "x-single-active-consumer", effect: Use::NotYet },
-    Argument { name: "x-delivery-limit", effect: Use::NotYet },
-    Argument { name: "x-consumer-timeout", effect: Use::NotYet },
-    Argument { name: "x-max-age", effect: Use::NotYet },
-    Argument { name: "x-message-deduplication", effect: Use::NotYet },
+    set("x-message-ttl", milliseconds, |a, v| a.message_ttl_ms = as_u64(v)),
+    set("x-expires", milliseconds_above_zero, |a, v| a.expires_ms = as_u64(v)),
+    none("x-queue-type", queue_type),
+    none("x-queue-mode", queue_mode),
+    none("x-queue-version", queue_version),
+    none("x-queue-master-locator", text),
+    none("x-queue-leader-locator", text),
+    not_yet("x-dead-letter-exchange", text),
+    not_yet("x-dead-letter-routing-key", text),
+    other_type("x-dead-letter-strategy"),
+    not_yet("x-max-length", not_negative),
+    not_yet("x-max-length-bytes", not_negative),
+    not_yet("x-overflow", overflow),
+    not_yet("x-max-priority", max_priority),
+    not_yet("x-single-active-consumer", boolean),
+    other_type("x-delivery-limit"),
+    other_type("x-max-age"),
+    other_type("x-stream-max-segment-size-bytes"),
+    other_type("x-stream-filter-size-bytes"),
+    not_yet("x-consumer-timeout", |_| Ok(())),
+    not_yet("x-message-deduplication", |_| Ok(())),
 ];
 
 /// The arguments that a second declare must repeat, as RabbitMQ compares them for classic queues.
-const COMPARED: &[&str] = &["x-expires", "x-message-ttl", "x-queue-type", "x-queue-mode", "x-queue-version"];
+const COMPARED: &[&str] = &[
+    "x-expires",
+    "x-message-ttl",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-priority",
+    "x-overflow",
+    "x-queue-mode",
+    "x-queue-version",
+    "x-queue-type",
+    "x-single-active-consumer",
+];
 
 impl Arguments {
     /// Reads the arguments of queue `name` in vhost `vhost`. Arguments that nobody knows are kept by
@@ -67,28 +105,43 @@ impl Arguments {
     /// built yet.
     pub fn parse(table: &Table, name: &str, vhost: &str) -> Result<Arguments, Error> {
         let mut arguments = Arguments::default();
-        for (key, value) in table.iter() {
-            let Some(known) = ARGUMENTS.iter().find(|argument| argument.name == key) else { continue };
-            let checked = match known.effect {
-                Use::Set(set) => set(&mut arguments, value),
-                Use::Legacy => Ok(()),
-                Use::NotYet => Err("this version of Garenne does not support it yet".to_string()),
-            };
-            checked.map_err(|reason| {
+        for known in ARGUMENTS {
+            let Some(value) = table.get(known.name) else { continue };
+            let invalid = |reason: String| {
+                let key = known.name;
                 Error::Invalid(format!("invalid arg '{key}' for queue '{name}' in vhost '{vhost}': {reason}"))
-            })?;
+            };
+            (known.check)(value).map_err(invalid)?;
+            match known.effect {
+                Effect::Set(set) => set(&mut arguments, value),
+                Effect::None => {}
+                Effect::NotYet => return Err(invalid(NOT_YET.into())),
+                Effect::OtherType => return Err(Error::Invalid(other_type_text(known.name, name, vhost))),
+            }
         }
         Ok(arguments)
     }
 
-    /// The first compared argument in which two declarations differ: its name, received, current.
+    /// The first compared argument in which two declarations differ: its name, received, current, each
+    /// printed as RabbitMQ does.
     pub fn difference(received: &Table, current: &Table) -> Option<(&'static str, String, String)> {
         COMPARED.iter().find_map(|&key| {
             let (received, current) = (received.get(key), current.get(key));
             let is_same = received == current || (key == "x-queue-type" && is_classic(received, current));
-            (!is_same).then(|| (key, print(received), print(current)))
+            // The type is named only where one side has no value at all.
+            let is_plain = received.is_some() && current.is_some();
+            (!is_same).then(|| (key, print(received, is_plain), print(current, is_plain)))
         })
     }
+}
+
+const NOT_YET: &str = "this version of Garenne does not support it yet";
+
+/// RabbitMQ's words for an argument that a classic queue does not have.
+pub fn other_type_text(argument: &str, queue: &str, vhost: &str) -> String {
+    format!(
+        "invalid arg '{argument}' for queue '{queue}' in vhost '{vhost}' of queue type rabbit_classic_queue"
+    )
 }
 
 /// A queue without a type is classic.
@@ -96,56 +149,116 @@ fn is_classic(a: Option<&Value>, b: Option<&Value>) -> bool {
     [a, b].iter().all(|v| v.is_none_or(|v| v.as_str() == Some("classic")))
 }
 
-/// A value as RabbitMQ's mismatch texts print it.
-fn print(value: Option<&Value>) -> String {
+fn print(value: Option<&Value>, is_plain: bool) -> String {
+    let Some(value) = value else { return "none".into() };
+    let text = match value {
+        Value::Int(i) => i.to_string(),
+        Value::Float(f) => format!("{f:?}"),
+        Value::Bool(b) => b.to_string(),
+        Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        other => format!("{other:?}"),
+    };
+    if is_plain { format!("'{text}'") } else { format!("the value '{text}' of type '{}'", type_name(value)) }
+}
+
+fn as_u64(value: &Value) -> Option<u64> {
     match value {
-        None => "none".into(),
-        Some(Value::Int(i)) => format!("the value '{i}' of type 'signedint'"),
-        Some(Value::Bytes(bytes)) => {
-            format!("the value '{}' of type 'longstr'", String::from_utf8_lossy(bytes))
-        }
-        Some(Value::Bool(b)) => format!("the value '{b}' of type 'bool'"),
-        Some(other) => format!("the value '{other:?}'"),
+        Value::Int(i) => u64::try_from(*i).ok(),
+        _ => None,
     }
 }
 
-fn message_ttl(arguments: &mut Arguments, value: &Value) -> Result<(), String> {
-    arguments.message_ttl_ms = Some(milliseconds(value)?);
-    Ok(())
+/// A whole number: queues and consumers share the words.
+pub fn integer(value: &Value) -> Result<i64, String> {
+    match value {
+        Value::Int(i) => Ok(*i),
+        other => Err(format!("\"expected integer, got {}\"", type_name(other))),
+    }
 }
 
-fn expires(arguments: &mut Arguments, value: &Value) -> Result<(), String> {
-    match milliseconds(value)? {
+fn not_negative(value: &Value) -> Result<(), String> {
+    match integer(value)? {
+        i if i < 0 => Err(format!("{{value_negative,{i}}}")),
+        _ => Ok(()),
+    }
+}
+
+fn milliseconds(value: &Value) -> Result<(), String> {
+    not_negative(value)?;
+    match integer(value)? {
+        i if i > TTL_MS_MAX as i64 => Err(format!("{{value_too_large,{i}}}")),
+        _ => Ok(()),
+    }
+}
+
+fn milliseconds_above_zero(value: &Value) -> Result<(), String> {
+    match integer(value)? {
         0 => Err("{value_zero,0}".into()),
-        ms => {
-            arguments.expires_ms = Some(ms);
-            Ok(())
-        }
+        _ => milliseconds(value),
     }
 }
 
-fn queue_type(_: &mut Arguments, value: &Value) -> Result<(), String> {
+fn max_priority(value: &Value) -> Result<(), String> {
+    not_negative(value)?;
+    match integer(value)? {
+        i if i > 255 => Err(format!("{{max_value_exceeded,{i}}}")),
+        _ => Ok(()),
+    }
+}
+
+fn text(value: &Value) -> Result<(), String> {
     match value {
-        Value::Bytes(kind) if kind == b"classic" => Ok(()),
-        Value::Bytes(kind) if matches!(&kind[..], b"quorum" | b"stream" | b"partitioned") => {
-            Err("this version of Garenne does not support it yet".into())
-        }
-        Value::Bytes(_) => Err("unsupported queue type".into()),
+        Value::Bytes(_) => Ok(()),
         other => Err(unacceptable(other)),
     }
 }
 
-fn milliseconds(value: &Value) -> Result<u64, String> {
+fn boolean(value: &Value) -> Result<(), String> {
     match value {
-        Value::Int(i) if *i < 0 => Err(format!("{{value_negative,{i}}}")),
-        Value::Int(i) if *i > MS_MAX => Err(format!("{{value_too_big,{i}}}")),
-        Value::Int(i) => Ok(*i as u64),
+        Value::Bool(_) => Ok(()),
         other => Err(unacceptable(other)),
+    }
+}
+
+fn overflow(value: &Value) -> Result<(), String> {
+    text(value)?;
+    match value.as_str() {
+        Some("drop-head" | "reject-publish" | "reject-publish-dlx") => Ok(()),
+        _ => Err("invalid_overflow".into()),
+    }
+}
+
+fn queue_mode(value: &Value) -> Result<(), String> {
+    text(value)?;
+    match value.as_str() {
+        Some("default" | "lazy") => Ok(()),
+        other => Err(format!("\"unsupported queue mode '{}'\"", other.unwrap_or_default())),
+    }
+}
+
+fn queue_version(value: &Value) -> Result<(), String> {
+    match integer(value)? {
+        1 | 2 => Ok(()),
+        i => Err(format!("\"unsupported queue version '{i}'\"")),
+    }
+}
+
+fn queue_type(value: &Value) -> Result<(), String> {
+    text(value)?;
+    match value.as_str() {
+        Some("classic") => Ok(()),
+        Some("quorum" | "stream" | "partitioned") => Err(NOT_YET.into()),
+        other => Err(format!("\"unsupported queue type '{}'\"", other.unwrap_or_default())),
     }
 }
 
 fn unacceptable(value: &Value) -> String {
-    let kind = match value {
+    format!("{{unacceptable_type,{}}}", type_name(value))
+}
+
+/// The type of a value as RabbitMQ's texts name it, so far as widths are still known.
+pub fn type_name(value: &Value) -> &'static str {
+    match value {
         Value::Void => "void",
         Value::Bool(_) => "bool",
         Value::Int(_) => "signedint",
@@ -155,8 +268,7 @@ fn unacceptable(value: &Value) -> String {
         Value::Decimal(..) => "decimal",
         Value::Array(_) => "array",
         Value::Table(_) => "table",
-    };
-    format!("{{unacceptable_type,{kind}}}")
+    }
 }
 
 #[cfg(test)]
@@ -167,24 +279,27 @@ mod tests {
         Arguments::parse(&Table::from_iter([(key, value)]), "q", "/").map_err(|e| e.to_string())
     }
 
+    fn refused(key: &str, value: Value, reason: &str) {
+        let expected = format!("invalid arg '{key}' for queue 'q' in vhost '/': {reason}");
+        assert_eq!(parse(key, value), Err(expected));
+    }
+
     #[test]
     fn a_time_to_live_is_a_number_of_milliseconds() {
         let ttl = |ms| Ok(Arguments { message_ttl_ms: Some(ms), ..Arguments::default() });
 
         assert_eq!(parse("x-message-ttl", Value::Int(0)), ttl(0));
         assert_eq!(parse("x-message-ttl", Value::Int(134_217_728_000)), ttl(134_217_728_000));
-        assert_eq!(
-            parse("x-message-ttl", Value::Int(-1)),
-            Err("invalid arg 'x-message-ttl' for queue 'q' in vhost '/': {value_negative,-1}".into())
-        );
-        assert!(parse("x-message-ttl", Value::text("10")).unwrap_err().contains("unacceptable_type"));
-        assert!(parse("x-expires", Value::Int(0)).is_err());
+        refused("x-message-ttl", Value::Int(-1), "{value_negative,-1}");
+        refused("x-message-ttl", Value::text("10"), "\"expected integer, got longstr\"");
+        refused("x-expires", Value::Int(0), "{value_zero,0}");
     }
 
     #[test]
     fn what_is_not_built_is_refused_and_what_nobody_knows_is_kept() {
-        assert!(parse("x-max-length", Value::Int(1)).unwrap_err().contains("does not support it yet"));
-        assert!(parse("x-queue-type", Value::text("stream")).is_err());
+        refused("x-max-length", Value::Int(1), NOT_YET);
+        refused("x-max-length", Value::Int(-1), "{value_negative,-1}");
+        refused("x-queue-type", Value::text("stream"), NOT_YET);
         assert_eq!(parse("x-my-own", Value::Int(1)), Ok(Arguments::default()));
     }
 
@@ -195,6 +310,11 @@ mod tests {
 
         assert_eq!(Arguments::difference(&classic, &Table::new()), None);
         assert_eq!(Arguments::difference(&ttl(5), &ttl(5)), None);
-        assert_eq!(Arguments::difference(&ttl(5), &ttl(6)).unwrap().0, "x-message-ttl");
+        let differ = |a: &str, b: &str| Some(("x-message-ttl", a.to_string(), b.to_string()));
+        assert_eq!(Arguments::difference(&ttl(5), &ttl(6)), differ("'5'", "'6'"));
+        assert_eq!(
+            Arguments::difference(&ttl(5), &Table::new()),
+            differ("the value '5' of type 'signedint'", "none")
+        );
     }
 }

@@ -19,6 +19,8 @@ pub struct Consumer {
     pub no_ack: bool,
     /// Nobody else may consume from the queue.
     pub exclusive: bool,
+    /// Those with a higher one get messages first, while they can take them.
+    pub priority: i64,
     /// How many unacknowledged messages it takes; 0 for any number. Without effect under `no_ack`.
     pub prefetch: u16,
     /// The limit that it shares with the other consumers of its channel.
@@ -27,13 +29,13 @@ pub struct Consumer {
     pub outbox: Arc<Outbox>,
 }
 
-/// All consumers of a queue. Those that can take a message stand in line; each gets one and goes to
-/// the back. Those that cannot are out of the line until something changes for them.
+/// All consumers of a queue. Those that can take a message stand in line, one line a priority; each gets
+/// one and goes to the back. Those that cannot are out of the line until something changes for them.
 #[derive(Debug, Default)]
 pub struct Consumers {
     members: Vec<Member>,
-    /// Numbers of those who can take a message, next one first.
-    line: VecDeque<ConsumerId>,
+    /// Numbers of those who can take a message, next one first; the highest priority comes first.
+    lines: Vec<(i64, VecDeque<ConsumerId>)>,
 }
 
 #[derive(Debug)]
@@ -72,27 +74,27 @@ impl Consumers {
 
     /// Adds one at the back of the line.
     pub fn add(&mut self, consumer: Consumer) {
-        let id = consumer.id;
         self.members.push(Member {
             consumer,
             out: 0,
-            is_in_line: true,
+            is_in_line: false,
             parcel: Vec::new(),
             parcel_bytes: 0,
         });
-        self.line.push_back(id);
+        self.line_up(self.members.len() - 1);
     }
 
     /// Takes one out; its unsettled messages stay with its channel.
     pub fn remove(&mut self, id: ConsumerId) -> Option<Consumer> {
         let at = self.position(id)?;
-        self.line.retain(|&other| other != id);
+        self.lines.iter_mut().for_each(|(_, line)| line.retain(|&other| other != id));
+        self.lines.retain(|(_, line)| !line.is_empty());
         Some(self.members.remove(at).consumer)
     }
 
     /// Takes all of them out.
     pub fn drain(&mut self) -> Vec<Consumer> {
-        self.line.clear();
+        self.lines.clear();
         self.members.drain(..).map(|m| m.consumer).collect()
     }
 
@@ -123,8 +125,17 @@ impl Consumers {
         let member = &mut self.members[at];
         if !member.is_in_line && member.has_credit() {
             member.is_in_line = true;
-            self.line.push_back(member.consumer.id);
+            let (id, priority) = (member.consumer.id, member.consumer.priority);
+            self.line_of(priority).push_back(id);
         }
+    }
+
+    fn line_of(&mut self, priority: i64) -> &mut VecDeque<ConsumerId> {
+        let at = self.lines.partition_point(|(p, _)| *p > priority);
+        if self.lines.get(at).is_none_or(|(p, _)| *p != priority) {
+            self.lines.insert(at, (priority, VecDeque::new()));
+        }
+        &mut self.lines[at].1
     }
 
     fn position(&self, id: ConsumerId) -> Option<usize> {
@@ -134,7 +145,8 @@ impl Consumers {
     /// The next consumer that can take a message now. It has been charged for one, so it must get it.
     pub fn next(&mut self, resume: &dyn Fn() -> Arc<dyn Resume>) -> Option<Turn<'_>> {
         loop {
-            let id = *self.line.front()?;
+            let first = self.lines.iter().position(|(_, line)| !line.is_empty())?;
+            let id = *self.lines[first].1.front()?;
             let at = self.position(id)?;
             let member = &mut self.members[at];
             let waiting = || -> Waiting { (resume(), id) };
@@ -142,9 +154,10 @@ impl Consumers {
                 && (member.consumer.outbox.has_room_for(member.parcel_bytes)
                     || !member.consumer.outbox.stall(waiting))
                 && (member.consumer.no_ack || member.consumer.credit.take(waiting));
-            self.line.pop_front();
+            let line = &mut self.lines[first].1;
+            line.pop_front();
             if is_ready {
-                self.line.push_back(id);
+                line.push_back(id);
                 return Some(Turn { member: &mut self.members[at] });
             }
             member.is_in_line = false;

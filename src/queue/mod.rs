@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use amqp::Table;
 use store::{Operation, QueueId, Seq, Store, Urgency};
 
-pub use arguments::Arguments;
+pub use arguments::{Arguments, integer, other_type_text, type_name};
 pub use consumers::Consumer;
 pub use state::Joined;
 

@@ -199,11 +199,7 @@ impl State {
     }
 
     /// Delivered messages come back, to their old places.
-    pub fn requeue(
-        &mut self,
-        consumer: Option<ConsumerId>,
-        entries: impl ExactSizeIterator<Item = Entry>,
-    ) {
+    pub fn requeue(&mut self, consumer: Option<ConsumerId>, entries: impl ExactSizeIterator<Item = Entry>) {
         self.settle(consumer, entries.len());
         if self.is_deleted {
             return;

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use store::Operation;
 
-use crate::auth::{Permission, User};
+use crate::auth::{Permission, TopicPermission, User};
 
 /// Something that is kept.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +21,8 @@ pub enum Definition {
     User(User),
     /// What a user may do in a vhost.
     Permission(UserPermission),
+    /// What a user may do with the keys of a topic exchange.
+    TopicPermission(UserTopicPermission),
     /// A durable exchange.
     Exchange(Exchange),
     /// A durable queue.
@@ -46,6 +48,20 @@ pub struct UserPermission {
     /// What.
     #[serde(flatten)]
     pub permission: Permission,
+}
+
+/// What a user may do with the keys of a topic exchange.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UserTopicPermission {
+    /// Who.
+    pub user: String,
+    /// Where.
+    pub vhost: String,
+    /// The topic exchange.
+    pub exchange: String,
+    /// What.
+    #[serde(flatten)]
+    pub permission: TopicPermission,
 }
 
 /// A durable exchange.
@@ -123,6 +139,7 @@ impl Definition {
             Some(b'v') => json(value).map(Definition::Vhost),
             Some(b'u') => json(value).map(Definition::User),
             Some(b'p') => json(value).map(Definition::Permission),
+            Some(b't') => json(value).map(Definition::TopicPermission),
             Some(b'e') => json(value).map(Definition::Exchange),
             Some(b'q') => json(value).map(Definition::Queue),
             Some(b'b') => json(value).map(Definition::Binding),
@@ -135,6 +152,9 @@ impl Definition {
             Definition::Vhost(v) => key(b'v', &[v.name.as_bytes()]),
             Definition::User(u) => key(b'u', &[u.name.as_bytes()]),
             Definition::Permission(p) => key(b'p', &[p.user.as_bytes(), p.vhost.as_bytes()]),
+            Definition::TopicPermission(p) => {
+                key(b't', &[p.user.as_bytes(), p.vhost.as_bytes(), p.exchange.as_bytes()])
+            }
             Definition::Exchange(e) => key(b'e', &[e.vhost.as_bytes(), e.name.as_bytes()]),
             Definition::Queue(q) => key(b'q', &[q.vhost.as_bytes(), q.name.as_bytes()]),
             Definition::Binding(b) => {
@@ -158,6 +178,7 @@ impl Definition {
             Definition::Vhost(v) => serde_json::to_vec(v),
             Definition::User(u) => serde_json::to_vec(u),
             Definition::Permission(p) => serde_json::to_vec(p),
+            Definition::TopicPermission(p) => serde_json::to_vec(p),
             Definition::Exchange(e) => serde_json::to_vec(e),
             Definition::Queue(q) => serde_json::to_vec(q),
             Definition::Binding(b) => serde_json::to_vec(b),

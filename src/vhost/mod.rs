@@ -7,6 +7,7 @@
 
 mod arguments;
 pub mod definitions;
+mod reply_to;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -15,6 +16,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use exchanges::{Envelope, Exchanges, Kind, Matches, Removed, Target};
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 use store::{Operation, QueueId, Seq, Urgency};
 use tracing::debug;
 
@@ -25,6 +27,7 @@ use crate::message::Message;
 use crate::queue::{self, Arguments, Declaration, Surroundings};
 use arguments::{MessageHeaders, from_exchanges, to_exchanges};
 use definitions::Definition;
+pub use reply_to::{REPLY_TO, Requester, Requesters};
 
 /// Who asks for something, and with which rights.
 #[derive(Clone, Debug)]
@@ -78,6 +81,7 @@ pub struct Vhost {
     name: Arc<str>,
     surroundings: Surroundings,
     ids: Arc<QueueIds>,
+    requesters: Requesters,
     // Held for reading while a message is routed, for writing while something is declared or deleted;
     // never across an await. Lock order: vhost, then queue, then outbox.
     topology: RwLock<Topology>,
@@ -107,12 +111,18 @@ impl Vhost {
     /// An empty vhost, with the exchanges that every vhost has.
     pub fn new(name: &str, surroundings: Surroundings, ids: Arc<QueueIds>) -> Self {
         let topology = Topology { exchanges: Exchanges::new(), queues: HashMap::new() };
-        Vhost { name: name.into(), surroundings, ids, topology: RwLock::new(topology) }
+        let requesters = Requesters::default();
+        Vhost { name: name.into(), surroundings, ids, requesters, topology: RwLock::new(topology) }
     }
 
     /// Its name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Who waits for direct replies.
+    pub fn requesters(&self) -> &Requesters {
+        &self.requesters
     }
 
     // Exchanges -----------------------------------------------------------------------------------
@@ -131,6 +141,9 @@ impl Vhost {
         table: &Table,
     ) -> Result<bool, Error> {
         if flags.passive {
+            if name.is_empty() {
+                return Err(Error::DefaultExchange);
+            }
             self.read().exchange(name, &self.name)?;
             return Ok(false);
         }
@@ -182,6 +195,9 @@ impl Vhost {
         if name.is_empty() {
             return Err(Error::DefaultExchange);
         }
+        if name.starts_with("amq.") {
+            return Err(Error::SystemExchange(Resource::exchange(name, &self.name)));
+        }
         caller.access.check(Action::Configure, What::Exchange, name)?;
         let mut topology = self.write();
         let removed = topology.exchanges.delete(name.as_bytes(), if_unused);
@@ -201,28 +217,29 @@ impl Vhost {
         table: &Table,
     ) -> Result<bool, Error> {
         let mut topology = self.write();
-        let target = self.binding_ends(caller, &topology, source, to)?;
+        self.check_binding(caller, &topology, source, to, routing_key)?;
+        topology.exchange(source, &self.name)?;
+        let target = topology.target(to, &self.name)?;
+        if let Target::Queue(queue) = &target {
+            check_owner(queue, caller.connection)?;
+        }
         let arguments = to_exchanges(table);
-        let bound =
-            topology.exchanges.bind(source.as_bytes(), &target, routing_key.as_bytes(), &arguments);
+        let bound = topology.exchanges.bind(source.as_bytes(), &target, routing_key.as_bytes(), &arguments);
         let is_new = bound.map_err(|e| self.exchange_error(e))?;
         if !is_new || !topology.is_kept(source, &target) {
             return Ok(false);
         }
-        let binding = exchanges::Binding {
-            source: source.into(),
-            target,
-            routing_key: routing_key.into(),
-            arguments,
-        };
+        let binding =
+            exchanges::Binding { source: source.into(), target, routing_key: routing_key.into(), arguments };
         self.tell(vec![self.binding_definition(&binding).define()]);
         Ok(true)
     }
 
-    /// queue.unbind and exchange.unbind. What was never bound is fine. True if the store has been told.
+    /// queue.unbind and exchange.unbind. What was never bound, or is not there, is fine. True if the
+    /// store has been told.
     ///
     /// # Errors
-    /// As [`Vhost::bind`].
+    /// `Refused`, `Locked`, `DefaultExchange`.
     pub fn unbind(
         &self,
         caller: &Caller,
@@ -232,22 +249,38 @@ impl Vhost {
         table: &Table,
     ) -> Result<bool, Error> {
         let mut topology = self.write();
-        let target = self.binding_ends(caller, &topology, source, to)?;
+        self.check_binding(caller, &topology, source, to, routing_key)?;
+        let Ok(target) = topology.target(to, &self.name) else { return Ok(false) };
         let arguments = to_exchanges(table);
+        if let Target::Queue(queue) = &target {
+            let is_this = |b: &exchanges::Binding<queue::Handle>| {
+                *b.source == *source.as_bytes()
+                    && *b.routing_key == *routing_key.as_bytes()
+                    && b.arguments == arguments
+            };
+            if !topology.exchanges.bindings_to(&target).any(is_this) {
+                return Ok(false);
+            }
+            check_owner(queue, caller.connection)?;
+        }
+        if topology.exchanges.get(source.as_bytes()).is_none() {
+            return Ok(false);
+        }
         let removed =
             topology.exchanges.unbind(source.as_bytes(), &target, routing_key.as_bytes(), &arguments);
         Ok(self.forget(removed.map_err(|e| self.exchange_error(e))?))
     }
 
-    /// Checks both ends of a binding: write on the destination, read on the source, and that they are
-    /// there.
-    fn binding_ends(
+    /// Checks whether a binding may be made or removed: write on the destination, read on the source,
+    /// and on the key if the source is a topic exchange.
+    fn check_binding(
         &self,
         caller: &Caller,
         topology: &Topology,
         source: &str,
         to: To<'_>,
-    ) -> Result<Target<queue::Handle>, Error> {
+        routing_key: &str,
+    ) -> Result<(), Error> {
         let (what, name) = match to {
             To::Queue(name) => (What::Queue, name),
             To::Exchange(name) => (What::Exchange, name),
@@ -257,19 +290,10 @@ impl Vhost {
         }
         caller.access.check(Action::Write, what, name)?;
         caller.access.check(Action::Read, What::Exchange, source)?;
-        let target = match to {
-            To::Queue(name) => {
-                let queue = topology.queue(name, &self.name)?.clone();
-                check_owner(&queue, caller.connection)?;
-                Target::Queue(queue)
-            }
-            To::Exchange(name) => {
-                topology.exchange(name, &self.name)?;
-                Target::Exchange(name.into())
-            }
-        };
-        topology.exchange(source, &self.name)?;
-        Ok(target)
+        match topology.is_topic(source) {
+            true => caller.access.check_topic(Action::Read, source, routing_key),
+            false => Ok(()),
+        }
     }
 
     // Queues --------------------------------------------------------------------------------------
@@ -355,11 +379,11 @@ impl Vhost {
         check_owner(&queue, caller.connection)?;
         let (ready, consumers) = queue.counts();
         let resource = Resource::queue(name, &self.name);
-        if if_unused && consumers > 0 {
-            return Err(Error::InUse(resource));
-        }
         if if_empty && ready > 0 {
             return Err(Error::NotEmpty(resource));
+        }
+        if if_unused && consumers > 0 {
+            return Err(Error::InUse(resource));
         }
         Ok(self.remove(&mut topology, &queue))
     }
@@ -416,6 +440,17 @@ impl Vhost {
         Ok(())
     }
 
+    /// Whether the caller may publish with this key; only topic exchanges have such permissions.
+    ///
+    /// # Errors
+    /// `RefusedTopic`.
+    pub fn check_topic(&self, caller: &Caller, exchange: &str, key: &str) -> Result<(), Error> {
+        match self.read().is_topic(exchange) {
+            true => caller.access.check_topic(Action::Write, exchange, key),
+            false => Ok(()),
+        }
+    }
+
     /// Finds the queues that a message reaches, each once, into `matches`. False if the exchange has
     /// vanished since it was checked.
     pub fn route(&self, message: &Message, matches: &mut Matches<queue::Handle>) -> bool {
@@ -423,7 +458,8 @@ impl Vhost {
             return false;
         };
         let headers = MessageHeaders { properties: &message.properties };
-        let envelope = Envelope::new(routing_key.as_bytes(), &headers);
+        let copies: SmallVec<[&[u8]; 4]> = message.copies.iter().flatten().map(|key| &**key).collect();
+        let envelope = Envelope { copies: &copies, ..Envelope::new(routing_key.as_bytes(), &headers) };
         self.read().exchanges.route(exchange.as_bytes(), &envelope, matches).is_ok()
     }
 
@@ -587,6 +623,17 @@ impl Topology {
 
     fn queue(&self, name: &str, vhost: &str) -> Result<&queue::Handle, Error> {
         self.queues.get(name).ok_or_else(|| Error::NotFound(Resource::queue(name, vhost)))
+    }
+
+    fn target(&self, to: To<'_>, vhost: &str) -> Result<Target<queue::Handle>, Error> {
+        match to {
+            To::Queue(name) => self.queue(name, vhost).cloned().map(Target::Queue),
+            To::Exchange(name) => self.exchange(name, vhost).map(|_| Target::Exchange(name.into())),
+        }
+    }
+
+    fn is_topic(&self, exchange: &str) -> bool {
+        self.exchanges.get(exchange.as_bytes()).is_some_and(|e| e.kind.name() == "topic")
     }
 
     /// Whether a binding outlives the broker: both its ends do.

@@ -1,0 +1,82 @@
+//! Direct reply-to: answers that go straight to the channel of whoever asked, through no queue.
+//!
+//! A requester consumes `amq.rabbitmq.reply-to`; its publishes then carry a reply-to name with a token.
+//! What is published to the default exchange with such a name as key goes to that consumer at once, or
+//! nowhere if it is gone. Nothing is kept, and nothing waits.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use store::Seq;
+
+use crate::delivery::{ConsumerId, Delivery, Entry};
+use crate::message::Message;
+use crate::outbox::Outbox;
+
+/// What a requester consumes, and says as its reply-to.
+pub const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
+/// What the names of requesters begin with.
+const PREFIX: &str = "amq.rabbitmq.reply-to.";
+
+/// The requesters that wait for answers, by the name that answers go to.
+#[derive(Debug, Default)]
+pub struct Requesters(DashMap<Box<str>, Requester>);
+
+/// Where answers go.
+#[derive(Debug)]
+pub struct Requester {
+    /// The consumer's channel.
+    pub channel: u16,
+    /// The consumer.
+    pub consumer: ConsumerId,
+    /// Its connection's mailbox.
+    pub outbox: Arc<Outbox>,
+}
+
+impl Requesters {
+    /// Adds a requester; the name that answers to it go to.
+    pub fn add(&self, requester: Requester) -> Box<str> {
+        let name: Box<str> = super::generated(PREFIX).into();
+        self.0.insert(name.clone(), requester);
+        name
+    }
+
+    /// The requester is gone.
+    pub fn remove(&self, name: &str) {
+        self.0.remove(name);
+    }
+
+    /// Whether this name is one that answers go to, and somebody waits there. `None` if it is another
+    /// kind of name.
+    pub fn is_waiting(&self, name: &str) -> Option<bool> {
+        match name {
+            REPLY_TO => Some(true),
+            _ if name.starts_with(PREFIX) => Some(self.0.contains_key(name)),
+            _ => None,
+        }
+    }
+
+    /// Hands an answer over. False if nobody waits for it, or takes no more. `None` if the key is not
+    /// one that answers go to.
+    pub fn answer(&self, key: &str, message: &Arc<Message>) -> Option<bool> {
+        if !key.starts_with(PREFIX) {
+            return None;
+        }
+        let Some(requester) = self.0.get(key) else { return Some(false) };
+        if !requester.outbox.has_room_for(message.wire_bytes()) {
+            return Some(false);
+        }
+        let entry = Entry {
+            seq: Seq(0),
+            redelivered: false,
+            stored: false,
+            expires_at_ms: u64::MAX,
+            message: message.clone(),
+        };
+        let (channel, consumer) = (requester.channel, requester.consumer);
+        requester.outbox.deliver(&mut vec![Delivery { channel, consumer, entry }]);
+        requester.outbox.ring();
+        Some(true)
+    }
+}
