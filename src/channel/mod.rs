@@ -181,7 +181,11 @@ impl Channel {
                 let blame = if self.assembly.is_idle() { (0, 0) } else { PUBLISH };
                 let body_bytes_max = context.broker.config.message_bytes_max;
                 let header = self.assembly.header(context.whole, frame.payload, body_bytes_max);
-                header.map_err(|e| Failure::of(e, blame))?
+                header.map_err(|e| match e.code {
+                    // Not a header at all: no method is to blame for that.
+                    ReplyCode::FrameError => Failure::of_none(e),
+                    _ => Failure::of(e, blame),
+                })?
             }
             FrameKind::Body => {
                 let blame = if self.assembly.is_idle() { (0, 0) } else { PUBLISH };

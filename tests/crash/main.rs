@@ -1,0 +1,97 @@
+//! Kills the broker with SIGKILL again and again while clients work, and counts what is lost, comes twice
+//! or out of order, or is half done.
+//!
+//! Without environment variables it is a short check (a few kills); `tests/crash/run KILLS` is the long
+//! form. CRASH_KILLS and CRASH_TX_KILLS say how often; CRASH_SEED repeats the plan of a run: when to kill,
+//! what is published how fast. (The threads of two processes are not repeated by a seed.) CRASH_DIR keeps
+//! the data and the broker's log. Ends with an error if anything was found that must not be.
+
+mod broker;
+mod dice;
+mod findings;
+mod plain;
+mod plain_ledger;
+mod transactions;
+mod transactions_ledger;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use broker::Broker;
+use dice::Dice;
+use findings::Findings;
+
+/// An error that ends the run: the broker does not start, a client cannot connect to a live broker.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    if words.any(|word| word == "--list" || !(word.starts_with('-') || "crash".contains(&word))) {
+        // cargo test NAME runs all test binaries; this one is meant only by its own name.
+        return ExitCode::SUCCESS;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    match runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(run())) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("crash: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<bool, Failure> {
+    let kills = number("CRASH_KILLS")?.unwrap_or(3);
+    let tx_kills = number("CRASH_TX_KILLS")?.unwrap_or(2);
+    let seed = number("CRASH_SEED")?.unwrap_or_else(any_seed);
+    let (dir, temporary) = match std::env::var_os("CRASH_DIR") {
+        Some(dir) => (PathBuf::from(dir), None),
+        None => {
+            let temporary = tempfile::tempdir()?;
+            (temporary.path().to_owned(), Some(temporary))
+        }
+    };
+    println!("crash: seed {seed} (CRASH_SEED={seed} repeats its plan), data in {}", dir.display());
+    let start = Instant::now();
+    let mut dice = Dice::new(seed);
+
+    let plain_findings = Findings::new("plain");
+    let mut broker = Broker::new(&dir.join("plain"))?;
+    let plain = plain::run(&mut broker, kills, dice.fork(), &plain_findings).await;
+    report(&broker, &plain_findings);
+    println!("{}", plain?);
+
+    let tx_findings = Findings::new("tx");
+    let mut broker = Broker::new(&dir.join("tx"))?;
+    let tx = transactions::run(&mut broker, tx_kills, dice.fork(), &tx_findings).await;
+    report(&broker, &tx_findings);
+    println!("{}", tx?);
+
+    let is_clean = plain_findings.is_empty() && tx_findings.is_empty();
+    let verdict = if is_clean { "nothing found" } else { "VIOLATIONS, see above" };
+    let secs = start.elapsed().as_secs();
+    println!("crash: {} kills in {secs} s, seed {seed}: {verdict}", kills + tx_kills);
+    if !is_clean && let Some(temporary) = temporary {
+        println!("crash: data and logs are kept in {}", temporary.keep().display());
+    }
+    Ok(is_clean)
+}
+
+fn report(broker: &Broker, findings: &Findings) {
+    findings.print();
+    for line in broker.complaints() {
+        println!("  broker: {line}");
+    }
+}
+
+fn number(name: &str) -> Result<Option<u64>, Failure> {
+    let Ok(text) = std::env::var(name) else { return Ok(None) };
+    let number = text.parse::<u64>();
+    number.map(Some).map_err(|e| format!("{name}={text}: {e}; it is a number").into())
+}
+
+fn any_seed() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_micros() as u64 % 1_000_000_000)
+}

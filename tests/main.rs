@@ -1,0 +1,8 @@
+//! Garenne from the outside: conversations on the wire, frame by frame, each with a broker of its own.
+
+mod support;
+
+mod clients;
+mod floors;
+mod recovery;
+mod spec;

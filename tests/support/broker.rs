@@ -1,0 +1,178 @@
+//! A broker in this process: a port of its own, a directory of its own, a clock that tests move.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use garenne::clock::Clock;
+use garenne::config::{Config, PermissionSeed, UserSeed, VhostSeed};
+use garenne::server::Server;
+use garenne::shutdown::{self, Trigger};
+use tempfile::TempDir;
+
+use super::{Client, Login};
+
+/// A running broker. It stops when it is dropped.
+pub struct Broker {
+    dir: TempDir,
+    config: Config,
+    /// The broker's clock: it goes on by itself, and tests move it forward.
+    pub clock: Clock,
+    running: Option<Running>,
+}
+
+struct Running {
+    address: SocketAddr,
+    trigger: Trigger,
+    thread: JoinHandle<Result<(), String>>,
+}
+
+impl Broker {
+    /// A broker with nothing in it.
+    pub fn start() -> Broker {
+        Broker::with(|_| {})
+    }
+
+    /// A broker with another configuration.
+    pub fn with(change: impl FnOnce(&mut Config)) -> Broker {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut config = Config {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            data_dir: dir.path().join("data"),
+            disk_free_bytes_min: 0,
+            ..Config::default()
+        };
+        change(&mut config);
+        let clock = Clock::system();
+        let running = Some(run(config.clone(), clock.clone()).expect("a broker that starts"));
+        Broker { dir, config, clock, running }
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("a broker that runs")
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.running().address
+    }
+
+    /// For programs that are given a URL.
+    pub fn url(&self) -> String {
+        format!("amqp://guest:guest@{}/", self.address())
+    }
+
+    /// Where it keeps everything.
+    pub fn data_dir(&self) -> PathBuf {
+        self.config.data_dir.clone()
+    }
+
+    /// A directory that goes with the broker.
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// A client with channel 1 open.
+    pub fn client(&self) -> Client {
+        Client::open(self.address(), &Login::default())
+    }
+
+    /// A client of another kind, with channel 1 open.
+    pub fn client_as(&self, login: &Login) -> Client {
+        Client::open(self.address(), login)
+    }
+
+    /// A client that has said nothing yet.
+    pub fn stranger(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    /// Moves the clock.
+    pub fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    /// Asks it to stop and does not wait.
+    pub fn ask_to_stop(&self) {
+        self.running().trigger.pull();
+    }
+
+    /// Stops it as an operator does.
+    pub fn stop(&mut self) {
+        let Some(Running { trigger, thread, .. }) = self.running.take() else { return };
+        trigger.pull();
+        let ended = thread.join();
+        if !std::thread::panicking() {
+            ended.expect("a broker that does not panic").expect("a broker that stops in order");
+        }
+    }
+
+    /// Stops it as an operator does, and starts it again on what it has kept.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.running =
+            Some(run(self.config.clone(), self.clock.clone()).expect("a broker that starts again"));
+    }
+
+    /// Tries a second broker on the same directory; the error it ends with.
+    pub fn start_another(&self) -> Result<(), String> {
+        run(self.config.clone(), Clock::system()).map(|second| {
+            second.trigger.pull();
+            let _ = second.thread.join();
+        })
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn run(config: Config, clock: Clock) -> Result<Running, String> {
+    let (trigger, shutdown) = shutdown::channel();
+    let (told, hears) = mpsc::channel();
+    let serve = move || {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(2).enable_all().build().map_err(|e| e.to_string())?;
+        let options = store::Options { segment_bytes: 1 << 20, ..store::Options::default() };
+        runtime.block_on(async {
+            let server = match Server::start(config, options, clock).await {
+                Ok(server) => server,
+                Err(error) => {
+                    let _ = told.send(Err(error.to_string()));
+                    return Ok(());
+                }
+            };
+            let _ = told.send(server.address().map_err(|e| e.to_string()));
+            server.run(shutdown).await.map_err(|e| e.to_string())
+        })
+    };
+    let thread = std::thread::spawn(serve);
+    let address = hears.recv().map_err(|_| "the broker's thread has ended".to_string())??;
+    Ok(Running { address, trigger, thread })
+}
+
+/// A user to be there.
+pub fn user(name: &str, password: &str, tags: &[&str]) -> UserSeed {
+    let tags = tags.iter().map(|tag| tag.to_string()).collect();
+    UserSeed { name: name.into(), password: password.into(), tags }
+}
+
+/// A vhost to be there.
+pub fn vhost(name: &str) -> VhostSeed {
+    VhostSeed { name: name.into() }
+}
+
+/// Permissions to be there: configure, write, read.
+pub fn permission(user: &str, vhost: &str, [configure, write, read]: [&str; 3]) -> PermissionSeed {
+    PermissionSeed {
+        user: user.into(),
+        vhost: vhost.into(),
+        configure: configure.into(),
+        write: write.into(),
+        read: read.into(),
+    }
+}
