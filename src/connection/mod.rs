@@ -50,6 +50,9 @@ const WRITE_BYTES_LOW: usize = 256 * 1024;
 /// for more than it takes.
 const WRITE_BYTES_HIGH: usize = 8 * 1024 * 1024;
 
+/// How much of what a client publishes during an alarm is taken in before its socket is not read any more.
+const HELD_BYTES_MAX: usize = 256 * 1024;
+
 /// How long a client may take to answer connection.close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -92,8 +95,7 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, broker: Arc<Broker>)
     info!(%peer, user = %agreed.caller.user.name, vhost = %agreed.vhost.name(), name, "connection opened");
     let mut connection = Connection::new(broker, agreed, outbox);
     let ending = connection.run(&mut stream, buffer).await;
-    connection.end();
-    connection.broker.roster.leave(id);
+    drop(connection);
     match ending {
         Ok(()) => info!(%peer, name, "connection closed"),
         Err(error) => info!(%peer, name, reason = %error, "connection lost"),
@@ -146,8 +148,10 @@ struct Connection {
     phase: Phase,
     /// The client has been told that publishers are blocked.
     is_told_blocked: bool,
-    /// A publish waits for the end of an alarm.
-    is_blocked: bool,
+    /// Channels that published during an alarm, and their frames since, which wait for its end. The
+    /// other channels go on.
+    blocked: Vec<u16>,
+    held: BytesMut,
     wants_cancel_notices: bool,
     wants_blocked_notices: bool,
     is_qos_for_running_consumers: bool,
@@ -168,6 +172,14 @@ enum Phase {
     /// close-ok is on its way; then the socket is closed.
     Leaving,
     Over,
+}
+
+/// However a connection ends (also by a panic, also when its task is aborted): nothing of it stays behind.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.end();
+        self.broker.roster.leave(self.agreed.caller.connection);
+    }
 }
 
 impl Connection {
@@ -194,7 +206,8 @@ impl Connection {
             heartbeat: Heartbeat::new(agreed.heartbeat_secs, Instant::now()),
             phase: Phase::Running,
             is_told_blocked: false,
-            is_blocked: false,
+            blocked: Vec::new(),
+            held: BytesMut::new(),
             wants_cancel_notices: capabilities.is_true("consumer_cancel_notify"),
             wants_blocked_notices: capabilities.is_true("connection.blocked"),
             // py-amqp (Celery's client) reads the specification to the letter unless it finds RabbitMQ
@@ -218,10 +231,7 @@ impl Connection {
             self.write(&mut socket)?;
             match self.phase {
                 Phase::Over => return Ok(()),
-                Phase::Leaving if self.out.is_empty() => {
-                    use tokio::io::AsyncWriteExt;
-                    return socket.shutdown().await;
-                }
+                Phase::Leaving if self.out.is_empty() => return linger(&mut reader, &mut socket).await,
                 Phase::Closing(since) if since.elapsed() > CLOSE_TIMEOUT => return Ok(()),
                 _ => {}
             }
@@ -256,6 +266,7 @@ impl Connection {
             && self.bad_frame.is_none()
             && self.parked.is_none()
             && self.out.len() < WRITE_BYTES_HIGH
+            && self.held.len() < HELD_BYTES_MAX
             && !self.session.is_full()
     }
 
@@ -303,12 +314,12 @@ impl Connection {
         let whole = std::mem::take(&mut self.input);
         let now_ms = self.broker.clock().now_ms();
         let mut frames = frame::Frames::new(&whole);
-        while self.parked.is_none() && !self.is_blocked {
-            let before = frames.clone();
+        while self.parked.is_none() {
+            let before = frames.rest();
             let Some(frame) = frames.next() else { break };
             if self.must_block(&frame) {
-                frames = before;
-                break;
+                self.held.extend_from_slice(&before[..before.len() - frames.rest().len()]);
+                continue;
             }
             self.handle_frame(&frame, &whole, now_ms);
         }
@@ -588,13 +599,16 @@ impl Connection {
             // What the store never sees is confirmed at once.
             self.confirm();
         }
+        let has_settled = !self.settlements.is_empty() || !self.requeues.is_empty();
         if !self.settlements.is_empty() {
             self.settlements.flush(&mut self.session);
         }
         if !self.requeues.is_empty() {
             requeue(self.requeues.drain(..));
         }
-        self.channels.values_mut().for_each(Channel::give_back_credit);
+        if has_settled {
+            self.channels.values_mut().for_each(Channel::give_back_credit);
+        }
     }
 
     fn confirm(&mut self) {
@@ -609,6 +623,7 @@ impl Connection {
             Then::Reply(reply) => reply,
             Then::Commit(commit, reply) => {
                 commit.finish();
+                self.channels.get_mut(&number).into_iter().for_each(Channel::give_back_credit);
                 reply
             }
         };
@@ -657,14 +672,22 @@ impl Connection {
         }
     }
 
-    /// Whether a frame must wait for the end of an alarm: publishes do, everything else goes on.
+    /// Whether a frame must wait for the end of an alarm: publishes do, and what follows them on their
+    /// channel. Everything else goes on.
     fn must_block(&mut self, frame: &Frame<'_>) -> bool {
         const PUBLISH: &[u8] = &[0, 60, 0, 40];
-        let is_publish = frame.kind == FrameKind::Method && frame.payload.starts_with(PUBLISH);
-        if !is_publish || self.phase != Phase::Running || !self.broker.alarm().is_on() {
+        if self.phase != Phase::Running {
             return false;
         }
-        self.is_blocked = true;
+        if self.blocked.contains(&frame.channel) {
+            return true;
+        }
+        let is_publish = frame.kind == FrameKind::Method && frame.payload.starts_with(PUBLISH);
+        let is_open = self.channels.get(&frame.channel).is_some_and(Channel::is_open);
+        if !is_publish || !is_open || !self.broker.alarm().is_on() {
+            return false;
+        }
+        self.blocked.push(frame.channel);
         if self.wants_blocked_notices && !self.is_told_blocked {
             self.is_told_blocked = true;
             let reason = self.broker.alarm().reason();
@@ -678,7 +701,12 @@ impl Connection {
         if alarm.is_on() {
             return;
         }
-        self.is_blocked = false;
+        self.blocked.clear();
+        if !self.held.is_empty() {
+            // What waited comes before what has come since.
+            self.held.extend_from_slice(&self.input);
+            self.input = self.held.split().freeze();
+        }
         if self.is_told_blocked {
             self.is_told_blocked = false;
             let unblocked = connection_class::AMQPMethod::Unblocked(connection_class::Unblocked {});
@@ -717,7 +745,7 @@ impl Connection {
 
     fn beat(&mut self) -> io::Result<()> {
         let now = Instant::now();
-        if self.parked.is_some() || self.is_blocked || self.session.is_full() {
+        if self.parked.is_some() || self.held.len() >= HELD_BYTES_MAX || self.session.is_full() {
             // It is we who do not listen.
             self.heartbeat.heard(now);
         }
@@ -732,6 +760,17 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// Closes our side and hears the client out: closing with unread bytes would reset the socket, and the
+/// client might never see our last frames.
+async fn linger(reader: &mut ReadHalf<'_>, socket: &mut WriteHalf<'_>) -> io::Result<()> {
+    use tokio::io::AsyncWriteExt;
+    socket.shutdown().await?;
+    let mut sink = [0; 4096];
+    let until_end = async { while matches!(reader.read(&mut sink).await, Ok(n) if n > 0) {} };
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, until_end).await;
+    Ok(())
 }
 
 async fn read(reader: &mut ReadHalf<'_>, buffer: &mut BytesMut) -> io::Result<usize> {

@@ -125,7 +125,7 @@ pub(crate) mod tests {
     pub(crate) fn entry(seq: u64, expires_at_ms: u64) -> Entry {
         let message = Message::from_parts(
             amqp::method::address("", "q").into(),
-            Bytes::from_static(&[0, 0]),
+            Bytes::from_static(&[0x10, 0, 2]),
             Bytes::from(seq.to_string()),
             0,
         );
@@ -159,7 +159,7 @@ pub(crate) mod tests {
     #[test]
     fn a_message_that_comes_late_stands_where_its_number_says() {
         let mut ready = Ready::default();
-        [1, 3, 4].map(|seq| ready.insert(entry(seq, u64::MAX)));
+        [1, 3, 4].into_iter().for_each(|seq| ready.insert(entry(seq, u64::MAX)));
 
         ready.insert(entry(2, u64::MAX));
 
@@ -169,7 +169,8 @@ pub(crate) mod tests {
     #[test]
     fn messages_expire_when_due_wherever_they_stand() {
         let mut ready = Ready::default();
-        [(1, u64::MAX), (2, 50), (3, 10), (4, 30)].map(|(seq, at)| ready.insert(entry(seq, at)));
+        let messages = [(1, u64::MAX), (2, 50), (3, 10), (4, 30)];
+        messages.into_iter().for_each(|(seq, at)| ready.insert(entry(seq, at)));
 
         assert_eq!(ready.next_due(), Some(10));
         assert_eq!(ready.pop_expired(9).map(|e| e.seq), None);

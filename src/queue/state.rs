@@ -257,3 +257,191 @@ impl State {
         [self.ready.next_due(), self.expires_at_ms()].into_iter().flatten().min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! The machine beside a naive model: a list of ready numbers and a list of what each consumer holds.
+
+    use super::super::ready::tests::entry;
+    use super::*;
+    use crate::delivery::{ChannelCredit, ConnectionId, Delivery};
+    use crate::outbox::Event;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    enum Command {
+        Enqueue(usize),
+        Consume { prefetch: u16, no_ack: bool, priority: i64 },
+        Cancel(usize),
+        Settle { consumer: usize, n: usize },
+        Requeue { consumer: usize, n: usize },
+        Get { no_ack: bool },
+        Purge,
+    }
+
+    fn command() -> impl Strategy<Value = Command> {
+        prop_oneof![
+            4 => (1usize..6).prop_map(Command::Enqueue),
+            2 => (0u16..4, any::<bool>(), 0i64..2)
+                .prop_map(|(prefetch, no_ack, priority)| Command::Consume { prefetch, no_ack, priority }),
+            1 => (0usize..4).prop_map(Command::Cancel),
+            4 => (0usize..4, 1usize..4).prop_map(|(consumer, n)| Command::Settle { consumer, n }),
+            2 => (0usize..4, 1usize..4).prop_map(|(consumer, n)| Command::Requeue { consumer, n }),
+            1 => any::<bool>().prop_map(|no_ack| Command::Get { no_ack }),
+            1 => Just(Command::Purge),
+        ]
+    }
+
+    struct Nobody;
+    impl Resume for Nobody {
+        fn resume(&self, _: ConsumerId) {}
+    }
+
+    struct Held {
+        id: ConsumerId,
+        prefetch: u16,
+        no_ack: bool,
+        is_gone: bool,
+        outbox: Arc<Outbox>,
+        entries: Vec<Entry>,
+    }
+
+    struct Bench {
+        state: State,
+        consumers: Vec<Held>,
+        /// Numbers that are ready, in order.
+        ready: Vec<u64>,
+        /// Numbers that were delivered before.
+        delivered: Vec<u64>,
+        gone: Vec<Seq>,
+    }
+
+    impl Bench {
+        fn run(&mut self, command: Command) {
+            let mut effects = Effects::default();
+            match command {
+                Command::Enqueue(n) => {
+                    let first = self.state.reserve(n).unwrap().0;
+                    for seq in first..first + n as u64 {
+                        self.state.insert(Seq(seq), entry(seq, u64::MAX).message, false, 0);
+                        self.ready.push(seq);
+                    }
+                }
+                Command::Consume { prefetch, no_ack, priority } => {
+                    let (id, outbox) = (ConsumerId(self.consumers.len() as u64), Outbox::new());
+                    let joined = self.state.consume(Consumer {
+                        id,
+                        connection: ConnectionId(1),
+                        channel: 1,
+                        no_ack,
+                        exclusive: false,
+                        priority,
+                        prefetch,
+                        credit: Arc::new(ChannelCredit::default()),
+                        outbox: outbox.clone(),
+                    });
+                    assert_eq!(joined, Joined::Yes);
+                    let entries = Vec::new();
+                    self.consumers.push(Held { id, prefetch, no_ack, is_gone: false, outbox, entries });
+                }
+                Command::Cancel(at) => {
+                    if let Some(held) = self.consumers.get_mut(at).filter(|h| !h.is_gone) {
+                        self.state.cancel(held.id, 0);
+                        held.is_gone = true;
+                    }
+                }
+                Command::Settle { consumer, n } => {
+                    if let Some(held) = self.consumers.get_mut(consumer) {
+                        let n = n.min(held.entries.len());
+                        held.entries.drain(..n);
+                        self.state.settle(Some(held.id), n);
+                    }
+                }
+                Command::Requeue { consumer, n } => {
+                    if let Some(held) = self.consumers.get_mut(consumer) {
+                        let n = n.min(held.entries.len());
+                        let back: Vec<Entry> = held.entries.drain(..n).collect();
+                        self.ready.extend(back.iter().map(|e| e.seq.0));
+                        self.ready.sort_unstable();
+                        self.state.requeue(Some(held.id), back.into_iter());
+                    }
+                }
+                Command::Get { no_ack } => {
+                    let got = self.state.get(no_ack, 0, &mut effects).map(|(e, remaining)| (e.seq.0, remaining));
+                    let expected = (!self.ready.is_empty()).then(|| self.ready.remove(0));
+                    assert_eq!(got, expected.map(|seq| (seq, self.ready.len())));
+                    self.delivered.extend(expected);
+                    if !no_ack && expected.is_some() {
+                        self.state.settle(None, 1);
+                    }
+                }
+                Command::Purge => {
+                    assert_eq!(self.state.purge(0, &mut effects), self.ready.len());
+                    self.ready.clear();
+                }
+            }
+            self.state.deliver(0, &|| Arc::new(Nobody), &mut effects);
+            self.gone.extend(effects.gone);
+            self.collect();
+        }
+
+        fn collect(&mut self) {
+            for held in &mut self.consumers {
+                let mut events = Vec::new();
+                let _ = held.outbox.take(&mut events);
+                let mut last = 0;
+                for event in events {
+                    let Event::Deliver(Delivery { consumer, entry, .. }) = event else { panic!("{event:?}") };
+                    let seq = entry.seq.0;
+                    assert_eq!(consumer, held.id);
+                    assert!(!held.is_gone, "{seq} went to a consumer that was gone");
+                    assert!(seq > last, "{seq} came after {last} in one round");
+                    last = seq;
+                    let at = self.ready.binary_search(&seq).expect("it was ready");
+                    self.ready.remove(at);
+                    assert_eq!(entry.redelivered, self.delivered.contains(&seq));
+                    self.delivered.push(seq);
+                    if held.no_ack {
+                        assert!(self.gone.contains(&entry.seq));
+                    } else {
+                        held.entries.push(entry);
+                    }
+                }
+                let fits = held.no_ack || held.prefetch == 0 || held.entries.len() <= held.prefetch.into();
+                assert!(fits, "more than its prefetch is out");
+            }
+        }
+
+        fn check(&self) {
+            let unacked: usize = self.consumers.iter().map(|h| h.entries.len()).sum();
+            assert_eq!(self.state.unacked_count(), unacked);
+            assert_eq!(self.state.ready_count(), self.ready.len());
+            let takes = |h: &Held| {
+                !h.is_gone && (h.no_ack || h.prefetch == 0 || h.entries.len() < h.prefetch.into())
+            };
+            let is_idle = self.ready.is_empty() || !self.consumers.iter().any(takes);
+            assert!(is_idle, "a message is ready and a consumer with credit does not get it");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn the_machine_does_what_the_naive_model_says(
+            commands in proptest::collection::vec(command(), 1..80)
+        ) {
+            let mut bench = Bench {
+                state: State::new(Arguments::default(), true, Seq(1), 0),
+                consumers: Vec::new(),
+                ready: Vec::new(),
+                delivered: Vec::new(),
+                gone: Vec::new(),
+            };
+            for command in commands {
+                bench.run(command);
+                bench.check();
+            }
+        }
+    }
+}

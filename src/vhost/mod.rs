@@ -90,6 +90,8 @@ pub struct Vhost {
 struct Topology {
     exchanges: Exchanges<queue::Handle>,
     queues: HashMap<Arc<str>, queue::Handle>,
+    /// Exclusive queues, by the connection they go with.
+    owned: HashMap<ConnectionId, Vec<queue::Handle>>,
 }
 
 /// Gives every queue of the broker its number.
@@ -110,7 +112,8 @@ impl QueueIds {
 impl Vhost {
     /// An empty vhost, with the exchanges that every vhost has.
     pub fn new(name: &str, surroundings: Surroundings, ids: Arc<QueueIds>) -> Self {
-        let topology = Topology { exchanges: Exchanges::new(), queues: HashMap::new() };
+        let topology =
+            Topology { exchanges: Exchanges::new(), queues: HashMap::new(), owned: HashMap::new() };
         let requesters = Requesters::default();
         Vhost { name: name.into(), surroundings, ids, requesters, topology: RwLock::new(topology) }
     }
@@ -201,7 +204,8 @@ impl Vhost {
         caller.access.check(Action::Configure, What::Exchange, name)?;
         let mut topology = self.write();
         let removed = topology.exchanges.delete(name.as_bytes(), if_unused);
-        Ok(self.forget(removed.map_err(|e| self.exchange_error(e))?))
+        let removed = removed.map_err(|e| self.exchange_error(e))?;
+        Ok(self.tell(self.without(&removed)))
     }
 
     /// queue.bind and exchange.bind. True if the store has been told.
@@ -268,7 +272,8 @@ impl Vhost {
         }
         let removed =
             topology.exchanges.unbind(source.as_bytes(), &target, routing_key.as_bytes(), &arguments);
-        Ok(self.forget(removed.map_err(|e| self.exchange_error(e))?))
+        let removed = removed.map_err(|e| self.exchange_error(e))?;
+        Ok(self.tell(self.without(&removed)))
     }
 
     /// Checks whether a binding may be made or removed: write on the destination, read on the source,
@@ -341,6 +346,9 @@ impl Vhost {
         let queue = queue::Handle::new(self.ids.next(), declaration, Seq(1), self.surroundings.clone());
         topology.exchanges.add_queue(name.as_bytes(), queue.clone());
         topology.queues.insert(name.clone(), queue.clone());
+        if flags.exclusive {
+            topology.owned.entry(caller.connection).or_default().push(queue.clone());
+        }
         debug!(vhost = %self.name, queue = %name, "queue declared");
         let is_kept = queue.declaration().is_kept();
         if is_kept {
@@ -400,27 +408,30 @@ impl Vhost {
             return (0, false);
         }
         topology.queues.remove(queue.name());
+        if let Some(owner) = queue.declaration().owner
+            && let Some(owned) = topology.owned.get_mut(&owner)
+        {
+            owned.retain(|other| other != queue);
+        }
         let removed = topology.exchanges.remove_queue(queue);
-        let is_told = self.forget(removed);
+        let mut operations = self.without(&removed);
+        if queue.declaration().is_kept() {
+            operations.push(self.queue_definition(queue).undefine());
+            operations.push(Operation::QueueDelete { queue: queue.id() });
+        }
         let ready = queue.delete();
         debug!(vhost = %self.name, queue = queue.name(), "queue deleted");
-        if !queue.declaration().is_kept() {
-            return (ready, is_told);
-        }
-        let undefine = self.queue_definition(queue).undefine();
-        self.tell(vec![undefine, Operation::QueueDelete { queue: queue.id() }]);
-        (ready, true)
+        (ready, self.tell(operations))
     }
 
     /// Takes away the exclusive queues of a connection that is gone.
     pub fn end_connection(&self, connection: ConnectionId) {
-        let owned: Vec<queue::Handle> = {
-            let topology = self.read();
-            let is_owned = |q: &&queue::Handle| q.declaration().owner == Some(connection);
-            topology.queues.values().filter(is_owned).cloned().collect()
-        };
-        for queue in owned {
-            self.end_queue(&queue);
+        if !self.read().owned.contains_key(&connection) {
+            return;
+        }
+        let mut topology = self.write();
+        for queue in topology.owned.remove(&connection).unwrap_or_default() {
+            self.remove(&mut topology, &queue);
         }
     }
 
@@ -559,8 +570,8 @@ impl Vhost {
         })
     }
 
-    /// Tells the store of everything that vanished; true if there was anything to tell.
-    fn forget(&self, removed: Removed<queue::Handle>) -> bool {
+    /// What the store has to be told of everything that vanished.
+    fn without(&self, removed: &Removed<queue::Handle>) -> Vec<Operation> {
         let bindings = removed.bindings.iter().filter(|b| match &b.target {
             Target::Queue(queue) => queue.declaration().is_kept(),
             Target::Exchange(_) => true,
@@ -569,20 +580,18 @@ impl Vhost {
             bindings.map(|b| self.binding_definition(b).undefine()).collect();
         let exchanges = removed.exchanges.iter().filter(|e| e.durable);
         operations.extend(exchanges.map(|e| self.exchange_definition(e).undefine()));
-        let is_told = !operations.is_empty();
-        if is_told {
-            self.tell(operations);
-        }
-        is_told
+        operations
     }
 
-    /// Appends what belongs together: all of it happens or none.
-    fn tell(&self, operations: Vec<Operation>) {
+    /// Appends what belongs together: all of it happens or none. True if there was anything to tell.
+    fn tell(&self, operations: Vec<Operation>) -> bool {
         let operations = match operations.len() {
+            0 => return false,
             1 => operations,
             _ => vec![Operation::Atomic(operations)],
         };
         self.surroundings.store.append(operations, Urgency::Lazy);
+        true
     }
 
     fn exchange_error(&self, error: exchanges::Error) -> Error {
