@@ -213,14 +213,16 @@ fn compile(which: &str, expression: &str) -> Result<Regex, Error> {
         .map_err(|e| Error::Invalid(format!("the {which} permission is no regular expression: {e}")))
 }
 
+/// User, vhost and topic exchange.
+type TopicKey = (Arc<str>, Arc<str>, Arc<str>);
+
 /// All users and permissions.
 #[derive(Clone, Debug, Default)]
 pub struct Users {
     users: BTreeMap<Arc<str>, User>,
     /// By user and vhost.
     permissions: BTreeMap<(Arc<str>, Arc<str>), Permission>,
-    /// By user, vhost and topic exchange.
-    topic_permissions: BTreeMap<(Arc<str>, Arc<str>, Arc<str>), TopicPermission>,
+    topic_permissions: BTreeMap<TopicKey, TopicPermission>,
 }
 
 impl Users {

@@ -55,22 +55,32 @@ impl fmt::Display for Resource {
     }
 }
 
+/// Two declarations of one thing that do not agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// The thing.
+    pub resource: Resource,
+    /// The flag or argument that differs.
+    pub field: String,
+    /// What was asked for, printed with its quotes.
+    pub received: String,
+    /// What it has, printed likewise.
+    pub current: String,
+}
+
+impl From<Mismatch> for Error {
+    fn from(mismatch: Mismatch) -> Error {
+        Error::Mismatch(Box::new(mismatch))
+    }
+}
+
 /// A refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// There is no such thing.
     NotFound(Resource),
     /// It exists with other properties.
-    Mismatch {
-        /// The thing.
-        resource: Resource,
-        /// The flag or argument that differs.
-        field: String,
-        /// What was asked for, printed with its quotes.
-        received: String,
-        /// What it has, printed likewise.
-        current: String,
-    },
+    Mismatch(Box<Mismatch>),
     /// The user's permissions do not allow it.
     Refused {
         /// The thing.
@@ -129,10 +139,13 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::NotFound(resource) => write!(f, "no {resource}"),
-            Error::Mismatch { resource, field, received, current } => write!(
-                f,
-                "inequivalent arg '{field}' for {resource}: received {received} but current is {current}"
-            ),
+            Error::Mismatch(mismatch) => {
+                let Mismatch { resource, field, received, current } = &**mismatch;
+                write!(
+                    f,
+                    "inequivalent arg '{field}' for {resource}: received {received} but current is {current}"
+                )
+            }
             Error::Refused { resource, user } => {
                 write!(f, "access to {resource} refused for user '{user}'")
             }

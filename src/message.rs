@@ -21,8 +21,11 @@ pub struct Message {
     /// How long it may wait in a queue, if it said so (its `expiration`).
     pub ttl_ms: Option<u64>,
     /// Further keys it is routed with (its headers `CC` and `BCC`). Not kept: it is routed once.
-    pub copies: Option<Box<[Box<[u8]>]>>,
+    pub copies: Option<Keys>,
 }
+
+/// Several routing keys.
+pub type Keys = Box<[Box<[u8]>]>;
 
 impl Message {
     /// A message from its three parts, with what the broker needs to know read from its properties.

@@ -96,7 +96,7 @@ pub fn decode(payload: &[u8]) -> Result<Method<'_>, Error> {
                 check(reader.bytes).map_err(|_| malformed)?;
             }
             match protocol::parse_class(payload) {
-                Ok((rest, class)) if rest.is_empty() => Ok(Method::Cold(Box::new(class))),
+                Ok(([], class)) => Ok(Method::Cold(Box::new(class))),
                 _ => Err(malformed_or_not_text(id, payload)),
             }
         }

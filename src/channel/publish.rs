@@ -11,7 +11,7 @@ use store::{Operation, Publish, Ticket, Urgency};
 
 use super::assembly::Published;
 use super::{Channel, Context, Mode};
-use crate::message::{Message, parse_ttl};
+use crate::message::{Keys, Message, parse_ttl};
 use crate::queue;
 use crate::vhost::REPLY_TO;
 
@@ -220,7 +220,7 @@ const CC: &[u8] = b"CC";
 const BCC: &[u8] = b"BCC";
 
 /// The keys in `CC` and `BCC`; `None` if there are none.
-fn copies(headers: &[u8]) -> Result<Option<Box<[Box<[u8]>]>>, Exception> {
+fn copies(headers: &[u8]) -> Result<Option<Keys>, Exception> {
     let mut keys: Vec<Box<[u8]>> = Vec::new();
     for (name, raw) in table::raw_entries(headers).filter(|(name, _)| *name == CC || *name == BCC) {
         let malformed = |kind: &str| {

@@ -31,7 +31,7 @@ impl From<Error> for Exception {
     fn from(error: Error) -> Exception {
         let code = match &error {
             Error::NotFound(_) => ReplyCode::NotFound,
-            Error::Mismatch { .. } | Error::InUse(_) | Error::NotEmpty(_) | Error::Invalid(_) => {
+            Error::Mismatch(_) | Error::InUse(_) | Error::NotEmpty(_) | Error::Invalid(_) => {
                 ReplyCode::PreconditionFailed
             }
             Error::Refused { .. }

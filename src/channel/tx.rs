@@ -43,10 +43,13 @@ impl Transaction {
     }
 }
 
+/// Messages with the numbers they have in a queue.
+type Numbered = Vec<(Seq, Arc<Message>)>;
+
 /// A commit on its way to the disk: what is left to do when it has arrived.
 #[derive(Debug)]
 pub struct Commit {
-    inserts: Vec<(queue::Handle, Vec<(Seq, Arc<Message>)>)>,
+    inserts: HashMap<queue::Handle, Numbered>,
     settlements: Settlements,
     requeues: Vec<Unacked>,
 }
@@ -90,7 +93,7 @@ impl Channel {
         let transaction = self.transaction()?;
         let reply = Cold::Tx(tx::AMQPMethod::CommitOk(tx::CommitOk {}));
         let mut operations = Vec::new();
-        let mut inserts: HashMap<queue::Handle, Vec<(Seq, Arc<Message>)>> = HashMap::new();
+        let mut inserts: HashMap<queue::Handle, Numbered> = HashMap::new();
         let mut matches = Matches::new();
         for (message, mandatory) in transaction.publishes {
             context.vhost.route(&message, &mut matches);
@@ -111,7 +114,7 @@ impl Channel {
             }
         }
         let mut commit = Commit {
-            inserts: inserts.into_iter().collect(),
+            inserts,
             settlements: Settlements::default(),
             requeues: Vec::new(),
         };

@@ -22,7 +22,7 @@ use tracing::debug;
 
 use crate::auth::{Access, Action, User};
 use crate::delivery::ConnectionId;
-use crate::error::{Error, Resource, What};
+use crate::error::{Error, Mismatch, Resource, What};
 use crate::message::Message;
 use crate::queue::{self, Arguments, Declaration, Surroundings};
 use arguments::{MessageHeaders, from_exchanges, to_exchanges};
@@ -599,7 +599,7 @@ impl Vhost {
         match error {
             exchanges::Error::NotFound { name, .. } => Error::NotFound(exchange(&name)),
             exchanges::Error::Mismatch { name, field, received, current } => {
-                Error::Mismatch { resource: exchange(&name), field: field.into(), received, current }
+                Mismatch { resource: exchange(&name), field: field.into(), received, current }.into()
             }
             exchanges::Error::InUse { name } => Error::InUse(exchange(&name)),
             exchanges::Error::Reserved { name } => {
@@ -680,11 +680,9 @@ fn check_same(queue: &queue::Handle, flags: QueueFlags, table: &Table) -> Result
     if flags.exclusive != declaration.owner.is_some() {
         return Err(Error::Locked(resource()));
     }
-    let flag = |field: &str, received: bool, current: bool| Error::Mismatch {
-        resource: resource(),
-        field: field.into(),
-        received: format!("'{received}'"),
-        current: format!("'{current}'"),
+    let flag = |field: &str, received: bool, current: bool| {
+        let (received, current) = (format!("'{received}'"), format!("'{current}'"));
+        Mismatch { resource: resource(), field: field.into(), received, current }.into()
     };
     if flags.durable != declaration.durable {
         return Err(flag("durable", flags.durable, declaration.durable));
@@ -695,7 +693,7 @@ fn check_same(queue: &queue::Handle, flags: QueueFlags, table: &Table) -> Result
     match Arguments::difference(table, &declaration.table) {
         None => Ok(()),
         Some((field, received, current)) => {
-            Err(Error::Mismatch { resource: resource(), field: field.into(), received, current })
+            Err(Mismatch { resource: resource(), field: field.into(), received, current }.into())
         }
     }
 }
