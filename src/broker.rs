@@ -16,7 +16,7 @@ use crate::config::{Config, Seed};
 use crate::delivery::ConsumerId;
 use crate::error::Error;
 use crate::message::Message;
-use crate::queue::{self, Surroundings, Tick};
+use crate::queue::{self, DeleteIf, Surroundings, Tick};
 use crate::roster::Roster;
 use crate::timers::Timers;
 use crate::vhost::definitions::{self, Definition, UserPermission, UserTopicPermission};
@@ -128,7 +128,7 @@ impl Broker {
                 && let Ok(vhost) = self.vhost(&queue.declaration().vhost)
             {
                 info!(vhost = %vhost.name(), queue = queue.name(), "queue expired unused");
-                vhost.end_queue(&queue);
+                vhost.end_queue(&queue, DeleteIf::Expired);
             }
         }
     }
@@ -160,6 +160,9 @@ impl Broker {
         });
         let mut queues: HashMap<QueueId, RecoveredQueue> = queues.into_iter().map(|q| (q.queue, q)).collect();
         queues.keys().for_each(|&id| self.ids.reserve(id));
+        // IMPORTANT: the numbers of deleted queues are not used again, though nobody knows them any more:
+        // old records of such a queue may still be in the log. So each start begins above all before.
+        self.ids.reserve(QueueId(self.clock().now_ms() << 20));
         let mut messages = Messages { publishes, made: vec![None; publishes.len()] };
         for definition in definitions {
             if let Err(reason) = self.restore_one(&definition, &mut queues, &mut messages) {

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use amqp::limits;
 use serde::Deserialize;
 
+/// The log's records hold less than 1 GiB.
+const MESSAGE_BYTES_LIMIT: u64 = 512 * 1024 * 1024;
+
 /// The broker's configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -23,7 +26,7 @@ pub struct Config {
     pub frame_bytes_max: u32,
     /// How many channels a connection may have.
     pub channel_max: u16,
-    /// The largest body of a message, in octets.
+    /// The largest body of a message, in octets; at most 512 MiB.
     pub message_bytes_max: u64,
     /// How long a client may take to log in, in seconds.
     pub handshake_timeout_secs: u64,
@@ -147,7 +150,7 @@ impl Default for Config {
             channel_max: limits::CHANNEL_MAX,
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
             handshake_timeout_secs: 10,
-            disk_free_bytes_min: 50_000_000,
+            disk_free_bytes_min: 200_000_000,
             server_properties: ServerProperties::default(),
             seed: Seed::default(),
         }
@@ -175,6 +178,10 @@ impl Config {
         if self.frame_bytes_max != 0 && self.frame_bytes_max < limits::FRAME_BYTES_MIN {
             let (is, min) = (self.frame_bytes_max, limits::FRAME_BYTES_MIN);
             return Err(format!("frame_bytes_max is {is}, and must be 0 or at least {min}"));
+        }
+        if self.message_bytes_max > MESSAGE_BYTES_LIMIT {
+            let is = self.message_bytes_max;
+            return Err(format!("message_bytes_max is {is}, and must be at most {MESSAGE_BYTES_LIMIT}"));
         }
         let version = &self.server_properties.version;
         let is_dotted =

@@ -75,8 +75,8 @@ impl ChannelCredit {
             return true;
         }
         let mut list = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        // Looked at again under the lock that `give_back` takes: otherwise the last return could slip
-        // in between and nobody would wake this consumer.
+        // Looked at again under the lock that whoever gives back takes to find the waiting: either it
+        // sees this consumer in the list, or this consumer sees what it gave back.
         if self.try_take() {
             return true;
         }
@@ -85,13 +85,12 @@ impl ChannelCredit {
     }
 
     fn try_take(&self) -> bool {
-        let used = self.used.fetch_add(1, Ordering::SeqCst);
-        let limit = self.limit.load(Ordering::SeqCst);
-        let has_room = limit == 0 || used < limit;
-        if !has_room {
-            self.used.fetch_sub(1, Ordering::SeqCst);
-        }
-        has_room
+        let take = |used| {
+            let limit = self.limit.load(Ordering::SeqCst);
+            (limit == 0 || used < limit).then_some(used + 1)
+        };
+        // Never counted up and down again: somebody who gives back must not see credit in use that is not.
+        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
     }
 
     /// Gives `n` back. The caller resumes whoever is returned, once it holds no lock.

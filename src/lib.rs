@@ -17,6 +17,8 @@ pub mod auth;
 pub mod delivery;
 pub mod outbox;
 
+mod writer;
+
 pub mod message;
 
 pub mod alarm;

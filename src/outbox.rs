@@ -51,7 +51,8 @@ impl Outbox {
         Arc::default()
     }
 
-    /// Adds deliveries and rings. All of `deliveries` is taken; its memory stays with the caller.
+    /// Adds deliveries; the caller rings, once it holds no lock. All of `deliveries` is taken; its
+    /// memory stays with the caller.
     pub fn deliver(&self, deliveries: &mut Vec<Delivery>) {
         let bytes: usize = deliveries.iter().map(|d| d.entry.message.wire_bytes()).sum();
         let mut inner = self.lock();
@@ -75,15 +76,15 @@ impl Outbox {
         self.bell.notified().await;
     }
 
-    /// Octets that would wait if `more` were added, against the limit.
+    /// Whether `more` octets still fit.
     pub fn has_room_for(&self, more: usize) -> bool {
         self.bytes.load(Ordering::SeqCst) + more < OUTBOX_BYTES_MAX
     }
 
-    /// Remembers a consumer that found no room; false if there is room by now.
-    pub fn stall(&self, waiting: impl FnOnce() -> Waiting) -> bool {
+    /// Remembers a consumer that found no room for `more` octets; false if there is room by now.
+    pub fn stall(&self, more: usize, waiting: impl FnOnce() -> Waiting) -> bool {
         let mut inner = self.lock();
-        let is_full = !self.has_room_for(0);
+        let is_full = !self.has_room_for(more);
         if is_full {
             inner.stalled.push(waiting());
         }

@@ -9,7 +9,7 @@ use super::unacked::Unacked;
 use super::{Channel, Context, Flow};
 use crate::delivery::{ConsumerId, Delivery, Resume};
 use crate::error::{Error, Resource};
-use crate::queue::{self, Joined};
+use crate::queue::{self, DeleteIf, Joined};
 use crate::vhost::{REPLY_TO, Requester, generated};
 
 /// A consumer as its channel knows it.
@@ -134,7 +134,7 @@ impl Channel {
         }
         let Some(queue) = self.consumers.get(&id).and_then(|c| c.queue.as_ref()) else { return };
         if queue.cancel(id) {
-            context.vhost.end_queue(queue);
+            context.vhost.end_queue(queue, DeleteIf::NoConsumer);
         }
     }
 

@@ -26,13 +26,13 @@ impl Channel {
         }
     }
 
-    /// Answers when the store has what it was told, at once if it was told nothing.
-    fn answer(&mut self, context: &mut Context<'_>, nowait: bool, is_told: bool, reply: Cold) -> Flow {
+    /// Answers when the store has all it was told so far, or at once if nothing is to be waited for.
+    fn answer(&mut self, context: &mut Context<'_>, nowait: bool, must_wait: bool, reply: Cold) -> Flow {
         if nowait {
             return Flow::Go;
         }
-        if is_told {
-            // Nothing of its own: durable when all before it is.
+        if must_wait {
+            // No operation of its own: durable when all before it is, also what others have just changed.
             let ticket = context.session.append([], Urgency::Sync);
             return Flow::Wait(Wait { ticket, then: Then::Reply(reply) });
         }
@@ -49,7 +49,7 @@ impl Channel {
         let (vhost, caller) = (context.vhost.clone(), context.caller);
         // Whatever changes the exchanges may change what publishes are allowed.
         self.checked_exchange = None;
-        let (nowait, is_told, reply) = match method {
+        let (nowait, must_wait, reply) = match method {
             M::Declare(m) => {
                 let flags = ExchangeFlags {
                     passive: m.passive,
@@ -58,28 +58,28 @@ impl Channel {
                     internal: m.internal,
                 };
                 let (name, arguments) = (clean(m.exchange.as_str()), Table::from(&m.arguments));
-                let is_told = vhost.declare_exchange(caller, &name, m.kind.as_str(), flags, &arguments)?;
-                (m.nowait, is_told, M::DeclareOk(exchange::DeclareOk {}))
+                let must_wait = vhost.declare_exchange(caller, &name, m.kind.as_str(), flags, &arguments)?;
+                (m.nowait, must_wait, M::DeclareOk(exchange::DeclareOk {}))
             }
             M::Delete(m) => {
-                let is_told = vhost.delete_exchange(caller, &clean(m.exchange.as_str()), m.if_unused)?;
-                (m.nowait, is_told, M::DeleteOk(exchange::DeleteOk {}))
+                vhost.delete_exchange(caller, &clean(m.exchange.as_str()), m.if_unused)?;
+                (m.nowait, true, M::DeleteOk(exchange::DeleteOk {}))
             }
             M::Bind(m) => {
                 let (from, to) = (clean(m.source.as_str()), clean(m.destination.as_str()));
                 let (key, arguments) = (m.routing_key.as_str(), Table::from(&m.arguments));
-                let is_told = vhost.bind(caller, &from, To::Exchange(&to), key, &arguments)?;
-                (m.nowait, is_told, M::BindOk(exchange::BindOk {}))
+                let must_wait = vhost.bind(caller, &from, To::Exchange(&to), key, &arguments)?;
+                (m.nowait, must_wait, M::BindOk(exchange::BindOk {}))
             }
             M::Unbind(m) => {
                 let (from, to) = (clean(m.source.as_str()), clean(m.destination.as_str()));
                 let (key, arguments) = (m.routing_key.as_str(), Table::from(&m.arguments));
-                let is_told = vhost.unbind(caller, &from, To::Exchange(&to), key, &arguments)?;
-                (m.nowait, is_told, M::UnbindOk(exchange::UnbindOk {}))
+                vhost.unbind(caller, &from, To::Exchange(&to), key, &arguments)?;
+                (m.nowait, true, M::UnbindOk(exchange::UnbindOk {}))
             }
             _ => return Err(super::unimplemented_method()),
         };
-        Ok(self.answer(context, nowait, is_told, Cold::Exchange(reply)))
+        Ok(self.answer(context, nowait, must_wait, Cold::Exchange(reply)))
     }
 
     /// queue.declare of a name that direct replies go to: whether somebody still waits there.
@@ -106,7 +106,7 @@ impl Channel {
     ) -> Result<Flow, Exception> {
         use queue::AMQPMethod as M;
         let (vhost, caller) = (context.vhost.clone(), context.caller);
-        let (nowait, is_told, reply) = match method {
+        let (nowait, must_wait, reply) = match method {
             M::Declare(m) => {
                 let flags = QueueFlags {
                     passive: m.passive,
@@ -119,7 +119,7 @@ impl Channel {
                 if let Some(is_waiting) = vhost.requesters().is_waiting(&name) {
                     return self.declare_reply_to(context, name, is_waiting, m.nowait);
                 }
-                let (queue, is_told) = vhost.declare_queue(caller, &name, flags, &arguments)?;
+                let (queue, must_wait) = vhost.declare_queue(caller, &name, flags, &arguments)?;
                 self.last_queue = Some(queue.declaration().name.clone());
                 let (messages, consumers) = queue.counts();
                 let declare_ok = queue::DeclareOk {
@@ -127,7 +127,7 @@ impl Channel {
                     message_count: messages as u32,
                     consumer_count: consumers as u32,
                 };
-                (m.nowait, is_told, M::DeclareOk(declare_ok))
+                (m.nowait, must_wait, M::DeclareOk(declare_ok))
             }
             M::Bind(m) => {
                 let name = self.queue_name(m.queue.as_str())?;
@@ -137,8 +137,8 @@ impl Channel {
                     (_, key) => key,
                 };
                 let (from, arguments) = (clean(m.exchange.as_str()), Table::from(&m.arguments));
-                let is_told = vhost.bind(caller, &from, To::Queue(&name), key, &arguments)?;
-                (m.nowait, is_told, M::BindOk(queue::BindOk {}))
+                let must_wait = vhost.bind(caller, &from, To::Queue(&name), key, &arguments)?;
+                (m.nowait, must_wait, M::BindOk(queue::BindOk {}))
             }
             M::Unbind(m) => {
                 let name = self.queue_name(m.queue.as_str())?;
@@ -147,8 +147,8 @@ impl Channel {
                     (_, key) => key,
                 };
                 let (from, arguments) = (clean(m.exchange.as_str()), Table::from(&m.arguments));
-                let is_told = vhost.unbind(caller, &from, To::Queue(&name), key, &arguments)?;
-                (false, is_told, M::UnbindOk(queue::UnbindOk {}))
+                vhost.unbind(caller, &from, To::Queue(&name), key, &arguments)?;
+                (false, true, M::UnbindOk(queue::UnbindOk {}))
             }
             M::Purge(m) => {
                 let name = self.queue_name(m.queue.as_str())?;
@@ -157,11 +157,11 @@ impl Channel {
             }
             M::Delete(m) => {
                 let name = self.queue_name(m.queue.as_str())?;
-                let (ready, is_told) = vhost.delete_queue(caller, &name, m.if_unused, m.if_empty)?;
-                (m.nowait, is_told, M::DeleteOk(queue::DeleteOk { message_count: ready as u32 }))
+                let ready = vhost.delete_queue(caller, &name, m.if_unused, m.if_empty)?;
+                (m.nowait, true, M::DeleteOk(queue::DeleteOk { message_count: ready as u32 }))
             }
             _ => return Err(super::unimplemented_method()),
         };
-        Ok(self.answer(context, nowait, is_told, Cold::Queue(reply)))
+        Ok(self.answer(context, nowait, must_wait, Cold::Queue(reply)))
     }
 }

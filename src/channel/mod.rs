@@ -26,10 +26,10 @@ pub use tx::Commit;
 pub use unacked::Unacked;
 
 use crate::broker::Broker;
-use crate::connection::Writer;
 use crate::delivery::{ChannelCredit, ConsumerId};
 use crate::outbox::Outbox;
 use crate::vhost::{Caller, Vhost};
+use crate::writer::Writer;
 use assembly::Assembly;
 use confirm::Confirms;
 use consume::Consumer;

@@ -13,7 +13,7 @@ use super::assembly::Published;
 use super::{Channel, Context, Mode};
 use crate::message::{Keys, Message, parse_ttl};
 use crate::queue;
-use crate::vhost::REPLY_TO;
+use crate::vhost::{REPLY_TO, is_reply_name};
 
 /// Publishes of a connection that have been routed and wait to be handed over: every queue is locked
 /// once for all its messages, and the store is told once.
@@ -117,6 +117,9 @@ impl Channel {
             context.vhost.check_publish(context.caller, exchange)?;
             self.checked_exchange = Some(exchange.into());
         }
+        if let Mode::Tx(tx) = &self.mode {
+            tx.check_room(body.len())?;
+        }
         if context.caller.access.has_topics(exchange) {
             context.vhost.check_topic(context.caller, exchange, routing_key)?;
         }
@@ -136,11 +139,41 @@ impl Channel {
             address: head.address,
             body,
         });
+        let mut matches = std::mem::take(&mut context.batch.matches);
+        let outcome = self.route(context, &message, &mut matches);
+        if outcome.is_ok() {
+            self.routed(context, message, head.mandatory, &mut matches);
+        }
+        context.batch.matches = matches;
+        outcome
+    }
+
+    /// Finds where a message goes.
+    fn route(
+        &mut self,
+        context: &mut Context<'_>,
+        message: &Message,
+        matches: &mut Matches<queue::Handle>,
+    ) -> Result<(), Exception> {
+        matches.clear();
+        if is_direct_reply(message) || context.vhost.route(message, matches) {
+            return Ok(());
+        }
+        // The exchange was there when it was checked. Find out what is wrong now.
+        self.checked_exchange = None;
+        Ok(context.vhost.check_publish(context.caller, message.exchange())?)
+    }
+
+    /// A publish that nothing is wrong with takes effect, or is kept for the commit.
+    fn routed(
+        &mut self,
+        context: &mut Context<'_>,
+        message: Arc<Message>,
+        mandatory: bool,
+        matches: &mut Matches<queue::Handle>,
+    ) {
         match &mut self.mode {
-            Mode::Tx(tx) => {
-                tx.publish(message, head.mandatory);
-                return Ok(());
-            }
+            Mode::Tx(tx) => return tx.publish(message, mandatory, matches.drain().collect()),
             Mode::Confirm(confirms) => {
                 confirms.published();
                 if context.batch.confirming.last() != Some(&self.number) {
@@ -149,30 +182,16 @@ impl Channel {
             }
             Mode::Plain => {}
         }
-        if message.exchange().is_empty()
-            && let Some(is_answered) = context.vhost.requesters().answer(message.routing_key(), &message)
-        {
-            if !is_answered && head.mandatory {
-                self.give_back(context, &message);
+        if matches.is_empty() {
+            let is_answered = is_direct_reply(&message)
+                && context.vhost.requesters().answer(message.routing_key(), &message);
+            if mandatory && !is_answered {
+                self.return_unroutable(context, &message);
             }
-            return Ok(());
+            return;
         }
-        let mut matches = std::mem::take(&mut context.batch.matches);
-        let found = context.vhost.route(&message, &mut matches);
-        if !found {
-            // The exchange was there when it was checked. Find out what is wrong now.
-            let exchange = self.checked_exchange.take().unwrap_or_default();
-            context.vhost.check_publish(context.caller, &exchange)?;
-        }
-        if matches.is_empty() && head.mandatory {
-            self.give_back(context, &message);
-        }
-        if !matches.is_empty() {
-            let places = matches.queues().iter().map(|queue| context.batch.place(queue, &message)).collect();
-            context.batch.messages.push(Routed { message, places });
-        }
-        context.batch.matches = matches;
-        Ok(())
+        let places = matches.queues().iter().map(|queue| context.batch.place(queue, &message)).collect();
+        context.batch.messages.push(Routed { message, places });
     }
 
     /// The properties as they go on, if they have to change: a direct reply-to gets the name that answers
@@ -202,7 +221,7 @@ impl Channel {
     }
 
     /// basic.return: no queue took a mandatory message.
-    pub(super) fn give_back(&self, context: &mut Context<'_>, message: &Message) {
+    pub(super) fn return_unroutable(&self, context: &mut Context<'_>, message: &Message) {
         let method = Cold::Basic(basic::AMQPMethod::Return(basic::Return {
             reply_code: ReplyCode::NoRoute.number(),
             reply_text: ReplyCode::NoRoute.name().into(),
@@ -212,6 +231,11 @@ impl Channel {
         frame::put_method(context.out.frames(), self.number, &method);
         context.out.put_content(self.number, message, context.frame_bytes_max);
     }
+}
+
+/// Whether a message is the answer to a direct reply-to, which goes through no queue.
+pub fn is_direct_reply(message: &Message) -> bool {
+    message.exchange().is_empty() && is_reply_name(message.routing_key())
 }
 
 /// The headers that name further routing keys (RabbitMQ's sender-selected distribution).

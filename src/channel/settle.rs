@@ -2,6 +2,7 @@
 
 use amqp::method::{Ack, Cold, basic};
 use amqp::{Exception, ReplyCode};
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 use store::{Operation, Seq, Urgency};
 
@@ -85,17 +86,15 @@ impl Settlements {
     }
 }
 
-/// Puts deliveries back into their queues, each queue once for those of one consumer.
+/// Puts deliveries back into their queues, each queue once: they are all in their places before one of
+/// them is delivered again.
 pub fn requeue(unacked: impl IntoIterator<Item = Unacked>) {
-    let mut groups: Vec<(queue::Handle, Option<ConsumerId>, Vec<Entry>)> = Vec::new();
+    let mut groups: HashMap<queue::Handle, Vec<(Option<ConsumerId>, Entry)>> = HashMap::new();
     for Unacked { queue, consumer, entry } in unacked {
-        match groups.iter_mut().rev().find(|(q, c, _)| *c == consumer && *q == queue) {
-            Some((_, _, entries)) => entries.push(entry),
-            None => groups.push((queue, consumer, vec![entry])),
-        }
+        groups.entry(queue).or_default().push((consumer, entry));
     }
-    for (queue, consumer, entries) in groups {
-        queue.requeue(consumer, entries.into_iter());
+    for (queue, entries) in groups {
+        queue.requeue(entries);
     }
 }
 

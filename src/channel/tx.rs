@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use amqp::method::{Cold, tx};
 use amqp::{Exception, ReplyCode};
-use exchanges::Matches;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 use store::{Operation, Seq, Urgency};
 
-use super::publish::publish_operation;
+use super::publish::{is_direct_reply, publish_operation};
 use super::settle::{Settlements, Verdict, requeue};
 use super::unacked::Unacked;
 use super::{Channel, Context, Flow, Mode, Then, Wait};
@@ -22,14 +21,47 @@ use crate::queue;
 /// What a transaction has gathered since it began.
 #[derive(Debug, Default)]
 pub struct Transaction {
-    publishes: Vec<(Arc<Message>, bool)>,
+    publishes: Vec<Publish>,
+    body_bytes: usize,
     settles: Vec<(u64, Unacked, Verdict)>,
 }
 
+/// A publish of a transaction, and the queues that it was routed to.
+#[derive(Debug)]
+struct Publish {
+    message: Arc<Message>,
+    mandatory: bool,
+    queues: SmallVec<[queue::Handle; 1]>,
+}
+
+/// What the bodies of a transaction may take together, in octets: a commit is one record of the log.
+const BODY_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// What a transaction may hold of publishes and settlements, for the same reason.
+const PARTS_MAX: usize = 1_000_000;
+
 impl Transaction {
+    /// Whether a publish with a body of so many octets still fits.
+    ///
+    /// # Errors
+    /// 406 if it does not.
+    pub fn check_room(&self, body_bytes: usize) -> Result<(), Exception> {
+        let bytes = self.body_bytes + body_bytes;
+        if bytes <= BODY_BYTES_MAX && self.publishes.len() < PARTS_MAX {
+            return Ok(());
+        }
+        let text = format!(
+            "a transaction may hold {PARTS_MAX} messages and {BODY_BYTES_MAX} bytes, not {} and {bytes}; \
+             commit more often",
+            self.publishes.len() + 1
+        );
+        Err(Exception::new(ReplyCode::PreconditionFailed, text))
+    }
+
     /// Keeps a publish for the commit.
-    pub fn publish(&mut self, message: Arc<Message>, mandatory: bool) {
-        self.publishes.push((message, mandatory));
+    pub fn publish(&mut self, message: Arc<Message>, mandatory: bool, queues: SmallVec<[queue::Handle; 1]>) {
+        self.body_bytes += message.body.len();
+        self.publishes.push(Publish { message, mandatory, queues });
     }
 
     /// Keeps a settlement for the commit.
@@ -94,14 +126,16 @@ impl Channel {
         let reply = Cold::Tx(tx::AMQPMethod::CommitOk(tx::CommitOk {}));
         let mut operations = Vec::new();
         let mut inserts: HashMap<queue::Handle, Numbered> = HashMap::new();
-        let mut matches = Matches::new();
-        for (message, mandatory) in transaction.publishes {
-            context.vhost.route(&message, &mut matches);
-            if matches.is_empty() && mandatory {
-                self.give_back(context, &message);
+        for Publish { message, mandatory, queues } in transaction.publishes {
+            if queues.is_empty() {
+                let is_answered = is_direct_reply(&message)
+                    && context.vhost.requesters().answer(message.routing_key(), &message);
+                if mandatory && !is_answered {
+                    self.return_unroutable(context, &message);
+                }
             }
             let mut stored: SmallVec<[_; 1]> = SmallVec::new();
-            for queue in matches.drain() {
+            for queue in queues {
                 // A queue that is gone by now takes nothing, as with any publish.
                 let Some(seq) = queue.reserve() else { continue };
                 if message.persistent && queue.declaration().is_kept() {
@@ -113,11 +147,7 @@ impl Channel {
                 operations.push(Operation::Publish(publish_operation(&message, stored)));
             }
         }
-        let mut commit = Commit {
-            inserts,
-            settlements: Settlements::default(),
-            requeues: Vec::new(),
-        };
+        let mut commit = Commit { inserts, settlements: Settlements::default(), requeues: Vec::new() };
         for (_, unacked, verdict) in transaction.settles {
             self.return_credit(&unacked);
             match verdict {
@@ -128,6 +158,7 @@ impl Channel {
         operations.extend(commit.settlements.operations());
         if operations.is_empty() {
             commit.finish();
+            self.give_back_credit();
             self.reply(context, reply);
             return Ok(Flow::Go);
         }

@@ -7,7 +7,6 @@
 
 mod handshake;
 mod heartbeat;
-mod writer;
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,8 +23,6 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tracing::{debug, info, warn};
 
-pub use writer::Writer;
-
 use crate::alarm::Alarm;
 use crate::broker::Broker;
 use crate::channel::{
@@ -34,6 +31,7 @@ use crate::channel::{
 use crate::delivery::ConsumerId;
 use crate::outbox::{Event, Outbox};
 use crate::roster::Guest;
+use crate::writer::Writer;
 use handshake::{Agreed, Refusal};
 use heartbeat::{Beat, Heartbeat};
 
@@ -95,6 +93,7 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, broker: Arc<Broker>)
     info!(%peer, user = %agreed.caller.user.name, vhost = %agreed.vhost.name(), name, "connection opened");
     let mut connection = Connection::new(broker, agreed, outbox);
     let ending = connection.run(&mut stream, buffer).await;
+    connection.settle_parked().await;
     drop(connection);
     match ending {
         Ok(()) => info!(%peer, name, "connection closed"),
@@ -170,13 +169,40 @@ enum Phase {
     /// connection.close has been sent; everything but the answer is ignored.
     Closing(Instant),
     /// close-ok is on its way; then the socket is closed.
-    Leaving,
+    Leaving(Instant),
     Over,
+}
+
+/// What a channel needs of its connection: everything but the channels themselves.
+macro_rules! context {
+    ($connection:expr, $whole:expr, $now_ms:expr) => {
+        &mut Context {
+            broker: &$connection.broker,
+            vhost: &$connection.agreed.vhost,
+            caller: &$connection.agreed.caller,
+            out: &mut $connection.out,
+            outbox: &$connection.outbox,
+            session: &mut $connection.session,
+            batch: &mut $connection.batch,
+            settlements: &mut $connection.settlements,
+            requeues: &mut $connection.requeues,
+            whole: $whole,
+            frame_bytes_max: $connection.agreed.frame_bytes_max,
+            now_ms: $now_ms,
+            wants_cancel_notices: $connection.wants_cancel_notices,
+            is_qos_for_running_consumers: $connection.is_qos_for_running_consumers,
+        }
+    };
 }
 
 /// However a connection ends (also by a panic, also when its task is aborted): nothing of it stays behind.
 impl Drop for Connection {
     fn drop(&mut self) {
+        if let Some((_, wait)) = self.parked.take()
+            && let Then::Commit(commit, _) = wait.then
+        {
+            commit.finish();
+        }
         self.end();
         self.broker.roster.leave(self.agreed.caller.connection);
     }
@@ -231,12 +257,14 @@ impl Connection {
             self.write(&mut socket)?;
             match self.phase {
                 Phase::Over => return Ok(()),
-                Phase::Leaving if self.out.is_empty() => return linger(&mut reader, &mut socket).await,
-                Phase::Closing(since) if since.elapsed() > CLOSE_TIMEOUT => return Ok(()),
+                Phase::Leaving(_) if self.out.is_empty() => return linger(&mut reader, &mut socket).await,
+                Phase::Closing(since) | Phase::Leaving(since) if since.elapsed() > CLOSE_TIMEOUT => {
+                    return Ok(());
+                }
                 _ => {}
             }
             let deadline = match self.phase {
-                Phase::Closing(since) => since + CLOSE_TIMEOUT,
+                Phase::Closing(since) | Phase::Leaving(since) => since + CLOSE_TIMEOUT,
                 _ => Instant::now() + Duration::from_secs(3600),
             };
             tokio::select! {
@@ -336,7 +364,7 @@ impl Connection {
         match self.phase {
             Phase::Running => {}
             Phase::Closing(_) => return self.handle_while_closing(frame),
-            Phase::Leaving | Phase::Over => return,
+            Phase::Leaving(_) | Phase::Over => return,
         }
         if frame.kind == FrameKind::Heartbeat {
             if frame.channel != 0 || !frame.payload.is_empty() {
@@ -356,17 +384,13 @@ impl Connection {
             // What was published, acknowledged and returned before takes effect first.
             self.flush();
         }
-        let Some(mut channel) = self.channels.remove(&frame.channel) else {
+        let Some(channel) = self.channels.get_mut(&frame.channel) else {
             return self.open_channel(frame);
         };
         if !channel.is_open() {
-            self.handle_on_closed(frame, channel);
-            return;
+            return self.handle_on_closed(frame);
         }
-        let mut context = self.context(whole, now_ms);
-        let outcome = channel.handle(&mut context, frame);
-        self.channels.insert(frame.channel, channel);
-        match outcome {
+        match channel.handle(context!(self, whole, now_ms), frame) {
             Ok(Flow::Go) => {}
             Ok(Flow::Wait(wait)) => self.parked = Some((frame.channel, wait)),
             Ok(Flow::Cancelled { consumer, reply }) => self.cancelled(frame.channel, consumer, reply),
@@ -376,25 +400,6 @@ impl Connection {
                 self.put(frame.channel, channel_close_ok());
             }
             Err(failure) => self.fail(frame.channel, failure),
-        }
-    }
-
-    fn context<'a>(&'a mut self, whole: &'a Bytes, now_ms: u64) -> Context<'a> {
-        Context {
-            broker: &self.broker,
-            vhost: &self.agreed.vhost,
-            caller: &self.agreed.caller,
-            out: &mut self.out,
-            outbox: &self.outbox,
-            session: &mut self.session,
-            batch: &mut self.batch,
-            settlements: &mut self.settlements,
-            requeues: &mut self.requeues,
-            whole,
-            frame_bytes_max: self.agreed.frame_bytes_max,
-            now_ms,
-            wants_cancel_notices: self.wants_cancel_notices,
-            is_qos_for_running_consumers: self.is_qos_for_running_consumers,
         }
     }
 
@@ -430,29 +435,22 @@ impl Connection {
     }
 
     /// A frame for a channel that we have closed: all but its end is ignored.
-    fn handle_on_closed(&mut self, frame: &Frame<'_>, channel: Channel) {
+    fn handle_on_closed(&mut self, frame: &Frame<'_>) {
         use channel_class::AMQPMethod as M;
-        let method = match frame.kind {
-            FrameKind::Method => method::decode(frame.payload).ok(),
-            _ => None,
-        };
-        let Some(Method::Cold(method)) = method else {
-            self.channels.insert(frame.channel, channel);
+        if frame.kind != FrameKind::Method {
             return;
-        };
+        }
+        let Ok(Method::Cold(method)) = method::decode(frame.payload) else { return };
         match *method {
-            Cold::Channel(M::CloseOk(_)) => {}
-            Cold::Channel(M::Close(_)) => {
-                self.channels.insert(frame.channel, channel);
-                self.put(frame.channel, channel_close_ok());
+            Cold::Channel(M::CloseOk(_)) => {
+                self.channels.remove(&frame.channel);
             }
+            Cold::Channel(M::Close(_)) => self.put(frame.channel, channel_close_ok()),
             Cold::Channel(M::Open(_)) => {
                 let exception = Exception::new(ReplyCode::ChannelError, "second 'channel.open' seen");
                 self.fail(0, Failure::of(exception, (20, 10)));
             }
-            _ => {
-                self.channels.insert(frame.channel, channel);
-            }
+            _ => {}
         }
     }
 
@@ -474,7 +472,7 @@ impl Connection {
             Cold::Connection(M::Close(_)) => {
                 self.end();
                 self.put(0, connection_close_ok());
-                self.phase = Phase::Leaving;
+                self.phase = Phase::Leaving(Instant::now());
             }
             Cold::Connection(M::UpdateSecret(_)) => {
                 let ok = M::UpdateSecretOk(connection_class::UpdateSecretOk {});
@@ -496,10 +494,10 @@ impl Connection {
         }
         let Ok(Method::Cold(method)) = method::decode(frame.payload) else { return };
         match *method {
-            Cold::Connection(M::CloseOk(_)) => self.phase = Phase::Leaving,
+            Cold::Connection(M::CloseOk(_)) => self.phase = Phase::Leaving(Instant::now()),
             Cold::Connection(M::Close(_)) => {
                 self.put(0, connection_close_ok());
-                self.phase = Phase::Leaving;
+                self.phase = Phase::Leaving(Instant::now());
             }
             _ => {}
         }
@@ -524,7 +522,7 @@ impl Connection {
         };
         self.fail(0, Failure::of_none(Exception::new(ReplyCode::FrameError, text)));
         // What follows cannot be told apart any more: there will be no close-ok to find.
-        self.phase = Phase::Leaving;
+        self.phase = Phase::Leaving(Instant::now());
     }
 
     /// An error closes the channel it happened on, or the connection.
@@ -554,27 +552,20 @@ impl Connection {
     /// Ends what a channel has: consumers leave, what is unsettled goes back. The channel itself stays,
     /// deaf, until the client has heard of it.
     fn close_channel(&mut self, number: u16) {
-        let Some(mut channel) = self.channels.remove(&number) else { return };
-        let whole = Bytes::new();
-        channel.close(&mut self.context(&whole, 0));
-        self.channels.insert(number, channel);
+        let nothing = Bytes::new();
+        let Some(channel) = self.channels.get_mut(&number) else { return };
+        channel.close(context!(self, &nothing, 0));
         // Deliveries that were on their way come out now, to be put back with the rest.
         self.take_outbox();
-        if let Some(mut channel) = self.channels.remove(&number) {
-            channel.release(&mut self.context(&whole, 0));
-            self.channels.insert(number, channel);
-        }
+        let Some(channel) = self.channels.get_mut(&number) else { return };
+        channel.release(context!(self, &nothing, 0));
         requeue(self.requeues.drain(..));
     }
 
-    /// Ends everything: channels, consumers, exclusive queues. Called again, it does nothing.
+    /// Ends everything but a commit that waits for the store: channels, consumers, exclusive queues.
+    /// Called again, it does nothing.
     fn end(&mut self) {
-        if let Some((_, wait)) = self.parked.take()
-            && let Then::Commit(commit, _) = wait.then
-        {
-            // The record is on its way to the disk and cannot be called back.
-            commit.finish();
-        }
+        self.held.clear();
         self.flush();
         let numbers: Vec<u16> = self.channels.keys().copied().collect();
         for number in numbers {
@@ -582,6 +573,20 @@ impl Connection {
         }
         self.channels.clear();
         self.agreed.vhost.end_connection(self.agreed.caller.connection);
+    }
+
+    /// Sees a commit through that waits for the store: its record is on its way and cannot be called
+    /// back, and its messages are not to be seen before it has arrived.
+    async fn settle_parked(&mut self) {
+        while let Some((_, wait)) = &self.parked {
+            if wait.ticket > self.session.durable() {
+                self.outbox.rung().await;
+                continue;
+            }
+            if let Some((number, wait)) = self.parked.take() {
+                self.unpark(number, wait);
+            }
+        }
     }
 
     /// Hands over what was published, acknowledged and returned.
@@ -627,37 +632,41 @@ impl Connection {
                 reply
             }
         };
-        self.put(number, reply);
+        if self.phase == Phase::Running {
+            self.put(number, reply);
+        }
     }
 
     /// Takes what others have put into the outbox.
     fn take_outbox(&mut self) {
         let mut events = std::mem::take(&mut self.events);
         let stalled = self.outbox.take(&mut events);
-        let whole = Bytes::new();
+        let nothing = Bytes::new();
+        let mut wish_to_close = None;
         for event in events.drain(..) {
             match event {
                 Event::Deliver(delivery) => {
-                    let Some(mut channel) = self.channels.remove(&delivery.channel) else { continue };
-                    let number = delivery.channel;
-                    channel.deliver(&mut self.context(&whole, 0), delivery);
-                    self.channels.insert(number, channel);
-                }
-                Event::Cancel { channel: number, consumer } => {
-                    let Some(mut channel) = self.channels.remove(&number) else { continue };
-                    channel.cancelled_by_broker(&mut self.context(&whole, 0), consumer);
-                    self.channels.insert(number, channel);
-                }
-                Event::Close(exception) => {
-                    if self.phase == Phase::Running {
-                        self.fail(0, Failure::of_none(exception.on_connection()));
+                    if let Some(channel) = self.channels.get_mut(&delivery.channel) {
+                        channel.deliver(context!(self, &nothing, 0), delivery);
                     }
                 }
+                Event::Cancel { channel, consumer } => {
+                    if let Some(channel) = self.channels.get_mut(&channel) {
+                        channel.cancelled_by_broker(context!(self, &nothing, 0), consumer);
+                    }
+                }
+                // Not before all deliveries are with their channels, or they would be lost.
+                Event::Close(exception) => wish_to_close = Some(exception),
             }
         }
         self.events = events;
         for (queue, consumer) in stalled {
             queue.resume(consumer);
+        }
+        if let Some(exception) = wish_to_close
+            && self.phase == Phase::Running
+        {
+            self.fail(0, Failure::of_none(exception.on_connection()));
         }
     }
 

@@ -152,7 +152,7 @@ impl Consumers {
             let waiting = || -> Waiting { (resume(), id) };
             let is_ready = member.has_credit()
                 && (member.consumer.outbox.has_room_for(member.parcel_bytes)
-                    || !member.consumer.outbox.stall(waiting))
+                    || !member.consumer.outbox.stall(member.parcel_bytes, waiting))
                 && (member.consumer.no_ack || member.consumer.credit.take(waiting));
             let line = &mut self.lines[first].1;
             line.pop_front();

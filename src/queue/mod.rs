@@ -16,7 +16,7 @@ use store::{Operation, QueueId, Seq, Store, Urgency};
 
 pub use arguments::{Arguments, integer, other_type_text, type_name};
 pub use consumers::Consumer;
-pub use state::Joined;
+pub use state::{Dead, DeleteIf, Joined, Kept};
 
 use crate::clock::Clock;
 use crate::delivery::{ConnectionId, ConsumerId, Entry, Resume};
@@ -171,8 +171,7 @@ impl Handle {
         });
     }
 
-    /// Adds a consumer without delivering to it yet; [`Resume::resume`] starts that, so that
-    /// consume-ok can go first.
+    /// Adds a consumer; [`Resume::resume`] gives it what is ready.
     pub fn consume(&self, consumer: Consumer) -> Joined {
         self.lock().state.consume(consumer)
     }
@@ -199,9 +198,10 @@ impl Handle {
         self.act(|state, _, _| state.settle(consumer, n));
     }
 
-    /// Delivered messages come back.
-    pub fn requeue(&self, consumer: Option<ConsumerId>, entries: impl ExactSizeIterator<Item = Entry>) {
-        self.act(|state, _, _| state.requeue(consumer, entries));
+    /// Delivered messages come back, each with the consumer that had it. They are all in their places
+    /// before anything is delivered again.
+    pub fn requeue(&self, entries: Vec<(Option<ConsumerId>, Entry)>) {
+        self.act(|state, _, _| state.requeue(entries));
     }
 
     /// Lets go of all ready messages; says how many.
@@ -209,14 +209,18 @@ impl Handle {
         self.act(|state, now_ms, effects| state.purge(now_ms, effects))
     }
 
-    /// Ends the queue: its consumers are told, its messages are gone. Says how many were ready. The
-    /// caller tells the store.
-    pub fn delete(&self) -> usize {
-        let (ready, consumers) = self.lock().state.delete();
+    /// Ends the queue, if the condition holds in this moment: its consumers are told. Returns the
+    /// messages that were ready, to be dropped where it holds nobody up. The caller tells the store.
+    ///
+    /// # Errors
+    /// Why the condition does not hold.
+    pub fn delete(&self, condition: DeleteIf) -> Result<Dead, Kept> {
+        let now_ms = self.0.surroundings.clock.now_ms();
+        let (dead, consumers) = self.lock().state.delete(condition, now_ms)?;
         for consumer in consumers {
             consumer.outbox.send(Event::Cancel { channel: consumer.channel, consumer: consumer.id });
         }
-        ready
+        Ok(dead)
     }
 
     /// The queue has been declared again.
@@ -226,16 +230,18 @@ impl Handle {
 
     /// Does what is due; called when a timer that the queue asked for has come.
     pub fn tick(&self) -> Tick {
-        let is_expired = self.act_timed(|state, now_ms, effects| {
+        let now_ms = self.0.surroundings.clock.now_ms();
+        let mut guarded = self.lock();
+        if guarded.timer_at_ms <= now_ms {
+            // A timer that is not out yet stays the one to wait for; one of before must not start another.
+            guarded.timer_at_ms = u64::MAX;
+        }
+        drop(guarded);
+        let is_expired = self.act(|state, now_ms, effects| {
             state.expire(now_ms, effects);
             state.is_expired(now_ms)
         });
         if is_expired { Tick::Expired } else { Tick::Alive }
-    }
-
-    fn act_timed<T>(&self, command: impl FnOnce(&mut State, u64, &mut Effects) -> T) -> T {
-        self.lock().timer_at_ms = u64::MAX;
-        self.act(command)
     }
 
     /// Runs a command under the lock, delivers what can be delivered, and carries out the effects.

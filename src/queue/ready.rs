@@ -20,6 +20,9 @@ pub struct Ready {
     due: BTreeSet<(u64, Seq)>,
 }
 
+/// So many empty slots are not worth tidying up.
+const GAPS_MIN: usize = 1024;
+
 #[derive(Debug)]
 struct Slot {
     seq: Seq,
@@ -98,6 +101,11 @@ impl Ready {
         let entry = slot.entry.take().expect("a due message is there");
         self.gaps += 1;
         self.drop_front_gaps();
+        if self.gaps > GAPS_MIN && self.gaps > self.line.len() / 2 {
+            // One old message at the front must not keep the places of all that expired behind it.
+            self.line.retain(|slot| slot.entry.is_some());
+            self.gaps = 0;
+        }
         entry
     }
 

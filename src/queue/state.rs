@@ -51,6 +51,49 @@ pub enum Joined {
     Gone,
 }
 
+/// When a queue is to be deleted; looked at in the moment it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeleteIf {
+    /// In any case.
+    Always,
+    /// If it has no consumer: its last one has left.
+    NoConsumer,
+    /// If it has been unused for as long as it may be.
+    Expired,
+    /// As queue.delete asks.
+    Asked {
+        /// Not while it has consumers.
+        if_unused: bool,
+        /// Not while it has ready messages.
+        if_empty: bool,
+    },
+}
+
+/// Why a queue was not deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is used.
+    InUse,
+    /// It has ready messages.
+    NotEmpty,
+}
+
+/// The messages of a deleted queue. There may be millions: drop it where that holds nobody up.
+#[derive(Debug, Default)]
+pub struct Dead(Ready);
+
+impl Dead {
+    /// How many messages were ready.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none was.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl State {
     /// An empty queue whose next message will be number `next_seq`.
     pub fn new(arguments: Arguments, durable: bool, next_seq: Seq, now_ms: u64) -> Self {
@@ -198,14 +241,13 @@ impl State {
         }
     }
 
-    /// Delivered messages come back, to their old places.
-    pub fn requeue(&mut self, consumer: Option<ConsumerId>, entries: impl ExactSizeIterator<Item = Entry>) {
-        self.settle(consumer, entries.len());
-        if self.is_deleted {
-            return;
-        }
-        for entry in entries {
-            self.ready.insert(Entry { redelivered: true, ..entry });
+    /// Delivered messages come back, to their old places, each with the consumer that had it.
+    pub fn requeue(&mut self, entries: Vec<(Option<ConsumerId>, Entry)>) {
+        for (consumer, entry) in entries {
+            self.settle(consumer, 1);
+            if !self.is_deleted {
+                self.ready.insert(Entry { redelivered: true, ..entry });
+            }
         }
     }
 
@@ -227,11 +269,23 @@ impl State {
         entries.len()
     }
 
-    /// Ends the queue: says how many messages were ready and who was consuming.
-    pub fn delete(&mut self) -> (usize, Vec<Consumer>) {
+    /// Ends the queue, if the condition holds: what was ready, and who was consuming.
+    pub fn delete(&mut self, condition: DeleteIf, now_ms: u64) -> Result<(Dead, Vec<Consumer>), Kept> {
+        match condition {
+            DeleteIf::Always => {}
+            DeleteIf::NoConsumer if self.consumers.is_empty() => {}
+            DeleteIf::Expired if self.is_expired(now_ms) => {}
+            DeleteIf::NoConsumer | DeleteIf::Expired => return Err(Kept::InUse),
+            DeleteIf::Asked { if_empty, .. } if if_empty && !self.ready.is_empty() => {
+                return Err(Kept::NotEmpty);
+            }
+            DeleteIf::Asked { if_unused, .. } if if_unused && !self.consumers.is_empty() => {
+                return Err(Kept::InUse);
+            }
+            DeleteIf::Asked { .. } => {}
+        }
         self.is_deleted = true;
-        let ready = self.ready.drain().len();
-        (ready, self.consumers.drain())
+        Ok((Dead(std::mem::take(&mut self.ready)), self.consumers.drain()))
     }
 
     /// The queue has been used in a way that defers its expiry.
@@ -363,11 +417,12 @@ mod tests {
                         let back: Vec<Entry> = held.entries.drain(..n).collect();
                         self.ready.extend(back.iter().map(|e| e.seq.0));
                         self.ready.sort_unstable();
-                        self.state.requeue(Some(held.id), back.into_iter());
+                        self.state.requeue(back.into_iter().map(|e| (Some(held.id), e)).collect());
                     }
                 }
                 Command::Get { no_ack } => {
-                    let got = self.state.get(no_ack, 0, &mut effects).map(|(e, remaining)| (e.seq.0, remaining));
+                    let got =
+                        self.state.get(no_ack, 0, &mut effects).map(|(e, remaining)| (e.seq.0, remaining));
                     let expected = (!self.ready.is_empty()).then(|| self.ready.remove(0));
                     assert_eq!(got, expected.map(|seq| (seq, self.ready.len())));
                     self.delivered.extend(expected);
@@ -416,9 +471,8 @@ mod tests {
             let unacked: usize = self.consumers.iter().map(|h| h.entries.len()).sum();
             assert_eq!(self.state.unacked_count(), unacked);
             assert_eq!(self.state.ready_count(), self.ready.len());
-            let takes = |h: &Held| {
-                !h.is_gone && (h.no_ack || h.prefetch == 0 || h.entries.len() < h.prefetch.into())
-            };
+            let takes =
+                |h: &Held| !h.is_gone && (h.no_ack || h.prefetch == 0 || h.entries.len() < h.prefetch.into());
             let is_idle = self.ready.is_empty() || !self.consumers.iter().any(takes);
             assert!(is_idle, "a message is ready and a consumer with credit does not get it");
         }

@@ -24,10 +24,10 @@ use crate::auth::{Access, Action, User};
 use crate::delivery::ConnectionId;
 use crate::error::{Error, Mismatch, Resource, What};
 use crate::message::Message;
-use crate::queue::{self, Arguments, Declaration, Surroundings};
+use crate::queue::{self, Arguments, Dead, Declaration, DeleteIf, Kept, Surroundings};
 use arguments::{MessageHeaders, from_exchanges, to_exchanges};
 use definitions::Definition;
-pub use reply_to::{REPLY_TO, Requester, Requesters};
+pub use reply_to::{REPLY_TO, Requester, Requesters, is_reply_name};
 
 /// Who asks for something, and with which rights.
 #[derive(Clone, Debug)]
@@ -130,8 +130,8 @@ impl Vhost {
 
     // Exchanges -----------------------------------------------------------------------------------
 
-    /// exchange.declare: makes an exchange, or makes sure that the one there is the same. True if the
-    /// store has been told.
+    /// exchange.declare: makes an exchange, or makes sure that the one there is the same. True if it is
+    /// kept: the answer then waits for the store, also when somebody else has just made it.
     ///
     /// # Errors
     /// `UnknownKind`, `Refused`, `NotFound` (passive), `Mismatch`, `Reserved`, `DefaultExchange`, `Invalid`.
@@ -170,7 +170,7 @@ impl Vhost {
         }
         let declared = topology.exchanges.declare(name.as_bytes(), declaration);
         match declared.map_err(|e| self.exchange_error(e))? {
-            exchanges::Declared::Existed => Ok(false),
+            exchanges::Declared::Existed => Ok(flags.durable),
             exchanges::Declared::Created => {
                 debug!(vhost = %self.name, exchange = name, kind = kind.name(), "exchange declared");
                 if !flags.durable {
@@ -190,11 +190,11 @@ impl Vhost {
         caller.access.check(Action::Write, What::Exchange, alternate)
     }
 
-    /// exchange.delete. A missing one is fine. True if the store has been told.
+    /// exchange.delete. A missing one is fine.
     ///
     /// # Errors
     /// `Refused`, `Reserved`, `DefaultExchange`, `InUse`.
-    pub fn delete_exchange(&self, caller: &Caller, name: &str, if_unused: bool) -> Result<bool, Error> {
+    pub fn delete_exchange(&self, caller: &Caller, name: &str, if_unused: bool) -> Result<(), Error> {
         if name.is_empty() {
             return Err(Error::DefaultExchange);
         }
@@ -205,10 +205,11 @@ impl Vhost {
         let mut topology = self.write();
         let removed = topology.exchanges.delete(name.as_bytes(), if_unused);
         let removed = removed.map_err(|e| self.exchange_error(e))?;
-        Ok(self.tell(self.without(&removed)))
+        self.tell(self.without(&removed));
+        Ok(())
     }
 
-    /// queue.bind and exchange.bind. True if the store has been told.
+    /// queue.bind and exchange.bind. True if the binding is kept: the answer then waits for the store.
     ///
     /// # Errors
     /// `Refused`, `NotFound`, `Locked`, `DefaultExchange`, `Invalid`.
@@ -230,8 +231,9 @@ impl Vhost {
         let arguments = to_exchanges(table);
         let bound = topology.exchanges.bind(source.as_bytes(), &target, routing_key.as_bytes(), &arguments);
         let is_new = bound.map_err(|e| self.exchange_error(e))?;
-        if !is_new || !topology.is_kept(source, &target) {
-            return Ok(false);
+        let is_kept = topology.is_kept(source, &target);
+        if !is_new || !is_kept {
+            return Ok(is_kept);
         }
         let binding =
             exchanges::Binding { source: source.into(), target, routing_key: routing_key.into(), arguments };
@@ -239,8 +241,7 @@ impl Vhost {
         Ok(true)
     }
 
-    /// queue.unbind and exchange.unbind. What was never bound, or is not there, is fine. True if the
-    /// store has been told.
+    /// queue.unbind and exchange.unbind. What was never bound, or is not there, is fine.
     ///
     /// # Errors
     /// `Refused`, `Locked`, `DefaultExchange`.
@@ -251,10 +252,10 @@ impl Vhost {
         to: To<'_>,
         routing_key: &str,
         table: &Table,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
         let mut topology = self.write();
         self.check_binding(caller, &topology, source, to, routing_key)?;
-        let Ok(target) = topology.target(to, &self.name) else { return Ok(false) };
+        let Ok(target) = topology.target(to, &self.name) else { return Ok(()) };
         let arguments = to_exchanges(table);
         if let Target::Queue(queue) = &target {
             let is_this = |b: &exchanges::Binding<queue::Handle>| {
@@ -263,17 +264,18 @@ impl Vhost {
                     && b.arguments == arguments
             };
             if !topology.exchanges.bindings_to(&target).any(is_this) {
-                return Ok(false);
+                return Ok(());
             }
             check_owner(queue, caller.connection)?;
         }
         if topology.exchanges.get(source.as_bytes()).is_none() {
-            return Ok(false);
+            return Ok(());
         }
         let removed =
             topology.exchanges.unbind(source.as_bytes(), &target, routing_key.as_bytes(), &arguments);
         let removed = removed.map_err(|e| self.exchange_error(e))?;
-        Ok(self.tell(self.without(&removed)))
+        self.tell(self.without(&removed));
+        Ok(())
     }
 
     /// Checks whether a binding may be made or removed: write on the destination, read on the source,
@@ -304,7 +306,8 @@ impl Vhost {
     // Queues --------------------------------------------------------------------------------------
 
     /// queue.declare: makes a queue, or makes sure that the one there is the same. The empty name asks
-    /// for a new one. Also says whether the store has been told.
+    /// for a new one. True if it is kept: the answer then waits for the store, also when somebody else
+    /// has just made it.
     ///
     /// # Errors
     /// `Reserved`, `Refused`, `NotFound` (passive), `Locked`, `Mismatch`, `Invalid`.
@@ -331,7 +334,7 @@ impl Vhost {
             check_owner(queue, caller.connection)?;
             check_same(queue, flags, table)?;
             queue.touch();
-            return Ok((queue.clone(), false));
+            return Ok((queue.clone(), queue.declaration().is_kept()));
         }
         let arguments = Arguments::parse(table, &name, &self.name)?;
         let declaration = Declaration {
@@ -369,8 +372,7 @@ impl Vhost {
         Ok(queue)
     }
 
-    /// queue.delete. A missing queue is fine. Says how many messages were ready, and whether the store
-    /// has been told.
+    /// queue.delete. A missing queue is fine. Says how many messages were ready.
     ///
     /// # Errors
     /// `Refused`, `Locked`, `InUse`, `NotEmpty`.
@@ -380,33 +382,41 @@ impl Vhost {
         name: &str,
         if_unused: bool,
         if_empty: bool,
-    ) -> Result<(usize, bool), Error> {
+    ) -> Result<usize, Error> {
         caller.access.check(Action::Configure, What::Queue, name)?;
         let mut topology = self.write();
-        let Some(queue) = topology.queues.get(name).cloned() else { return Ok((0, false)) };
+        let Some(queue) = topology.queues.get(name).cloned() else { return Ok(0) };
         check_owner(&queue, caller.connection)?;
-        let (ready, consumers) = queue.counts();
-        let resource = Resource::queue(name, &self.name);
-        if if_empty && ready > 0 {
-            return Err(Error::NotEmpty(resource));
+        let removed = self.remove(&mut topology, &queue, DeleteIf::Asked { if_unused, if_empty });
+        drop(topology);
+        let resource = || Resource::queue(name, &self.name);
+        match removed {
+            Ok(dead) => Ok(dead.len()),
+            Err(Kept::InUse) => Err(Error::InUse(resource())),
+            Err(Kept::NotEmpty) => Err(Error::NotEmpty(resource())),
         }
-        if if_unused && consumers > 0 {
-            return Err(Error::InUse(resource));
-        }
-        Ok(self.remove(&mut topology, &queue))
     }
 
-    /// Takes a queue away that has reached its end by itself: its last consumer or its connection is
-    /// gone, or nobody has used it for too long. True if the store has been told.
-    pub fn end_queue(&self, queue: &queue::Handle) -> bool {
-        self.remove(&mut self.write(), queue).1
+    /// Takes a queue away that has reached its end by itself: its last consumer is gone, or nobody has
+    /// used it for too long. Unless that has changed by now.
+    pub fn end_queue(&self, queue: &queue::Handle, condition: DeleteIf) {
+        let removed = self.remove(&mut self.write(), queue, condition);
+        if removed.is_ok_and(|dead| !dead.is_empty()) {
+            debug!(vhost = %self.name, queue = queue.name(), "queue ended with messages in it");
+        }
     }
 
-    fn remove(&self, topology: &mut Topology, queue: &queue::Handle) -> (usize, bool) {
+    fn remove(
+        &self,
+        topology: &mut Topology,
+        queue: &queue::Handle,
+        condition: DeleteIf,
+    ) -> Result<Dead, Kept> {
         // A new queue may have the name by now.
         if topology.queues.get(queue.name()) != Some(queue) {
-            return (0, false);
+            return Ok(Dead::default());
         }
+        let dead = queue.delete(condition)?;
         topology.queues.remove(queue.name());
         if let Some(owner) = queue.declaration().owner
             && let Some(owned) = topology.owned.get_mut(&owner)
@@ -419,9 +429,9 @@ impl Vhost {
             operations.push(self.queue_definition(queue).undefine());
             operations.push(Operation::QueueDelete { queue: queue.id() });
         }
-        let ready = queue.delete();
         debug!(vhost = %self.name, queue = queue.name(), "queue deleted");
-        (ready, self.tell(operations))
+        self.tell(operations);
+        Ok(dead)
     }
 
     /// Takes away the exclusive queues of a connection that is gone.
@@ -430,9 +440,11 @@ impl Vhost {
             return;
         }
         let mut topology = self.write();
-        for queue in topology.owned.remove(&connection).unwrap_or_default() {
-            self.remove(&mut topology, &queue);
-        }
+        let owned = topology.owned.remove(&connection).unwrap_or_default();
+        let dead: Vec<_> =
+            owned.iter().map(|queue| self.remove(&mut topology, queue, DeleteIf::Always)).collect();
+        drop(topology);
+        drop(dead);
     }
 
     // Messages ------------------------------------------------------------------------------------
@@ -583,15 +595,14 @@ impl Vhost {
         operations
     }
 
-    /// Appends what belongs together: all of it happens or none. True if there was anything to tell.
-    fn tell(&self, operations: Vec<Operation>) -> bool {
+    /// Appends what belongs together: all of it happens or none.
+    fn tell(&self, operations: Vec<Operation>) {
         let operations = match operations.len() {
-            0 => return false,
+            0 => return,
             1 => operations,
             _ => vec![Operation::Atomic(operations)],
         };
         self.surroundings.store.append(operations, Urgency::Lazy);
-        true
     }
 
     fn exchange_error(&self, error: exchanges::Error) -> Error {

@@ -19,6 +19,11 @@ pub const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 /// What the names of requesters begin with.
 const PREFIX: &str = "amq.rabbitmq.reply-to.";
 
+/// Whether this is a name that answers go to.
+pub fn is_reply_name(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
 /// The requesters that wait for answers, by the name that answers go to.
 #[derive(Debug, Default)]
 pub struct Requesters(DashMap<Box<str>, Requester>);
@@ -52,20 +57,17 @@ impl Requesters {
     pub fn is_waiting(&self, name: &str) -> Option<bool> {
         match name {
             REPLY_TO => Some(true),
-            _ if name.starts_with(PREFIX) => Some(self.0.contains_key(name)),
+            _ if is_reply_name(name) => Some(self.0.contains_key(name)),
             _ => None,
         }
     }
 
-    /// Hands an answer over. False if nobody waits for it, or takes no more. `None` if the key is not
-    /// one that answers go to.
-    pub fn answer(&self, key: &str, message: &Arc<Message>) -> Option<bool> {
-        if !key.starts_with(PREFIX) {
-            return None;
-        }
-        let Some(requester) = self.0.get(key) else { return Some(false) };
-        if !requester.outbox.has_room_for(message.wire_bytes()) {
-            return Some(false);
+    /// Hands an answer over. False if nobody waits for it, or takes no more.
+    pub fn answer(&self, name: &str, message: &Arc<Message>) -> bool {
+        let Some(requester) = self.0.get(name) else { return false };
+        if !requester.outbox.has_room_for(0) {
+            // It has not read for a while; a queue would stop delivering to it at this point.
+            return false;
         }
         let entry = Entry {
             seq: Seq(0),
@@ -77,6 +79,6 @@ impl Requesters {
         let (channel, consumer) = (requester.channel, requester.consumer);
         requester.outbox.deliver(&mut vec![Delivery { channel, consumer, entry }]);
         requester.outbox.ring();
-        Some(true)
+        true
     }
 }

@@ -174,16 +174,25 @@ fn prepare_file(pool: &Pool, id: u64, claim: &Mutex<Claim>) -> Result<(), Error>
 
 fn zero_filled(pool: &Pool, id: u64) -> Result<PathBuf, Error> {
     let path = segment::path(&pool.dir, id).with_extension("tmp");
-    let mut file = File::create(&path).map_err(Error::io(&path))?;
-    let zeros = vec![0; FILL_BYTES.min(pool.segment_bytes as usize)];
-    let mut left = pool.segment_bytes as usize;
+    let filled = fill(&path, pool.segment_bytes);
+    if filled.is_err() {
+        // Most likely the disk is full: the last thing it needs is half a segment of zeros.
+        let _ = fs::remove_file(&path);
+    }
+    filled.map(|()| path)
+}
+
+fn fill(path: &Path, segment_bytes: u64) -> Result<(), Error> {
+    let mut file = File::create(path).map_err(Error::io(path))?;
+    let zeros = vec![0; FILL_BYTES.min(segment_bytes as usize)];
+    let mut left = segment_bytes as usize;
     while left > 0 {
         let piece = left.min(zeros.len());
-        file.write_all(&zeros[..piece]).map_err(Error::io(&path))?;
-        file.sync_data().map_err(Error::io(&path))?;
+        file.write_all(&zeros[..piece]).map_err(Error::io(path))?;
+        file.sync_data().map_err(Error::io(path))?;
         left -= piece;
     }
-    Ok(path)
+    Ok(())
 }
 
 #[cfg(test)]
