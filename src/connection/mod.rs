@@ -51,6 +51,9 @@ const WRITE_BYTES_HIGH: usize = 8 * 1024 * 1024;
 /// How much of what a client publishes during an alarm is taken in before its socket is not read any more.
 const HELD_BYTES_MAX: usize = 256 * 1024;
 
+/// How long a client may take to close the socket of a connection that is over; RabbitMQ's own.
+const HANG_UP_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How long a client may take to answer connection.close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -145,6 +148,9 @@ struct Connection {
     events: Vec<Event>,
     heartbeat: Heartbeat,
     phase: Phase,
+    /// It was the client who closed the connection, so it is the client who closes the socket: some
+    /// take a socket that is closed before they have read close-ok for a failure.
+    client_hangs_up: bool,
     /// The client has been told that publishers are blocked.
     is_told_blocked: bool,
     /// Channels that published during an alarm, and their frames since, which wait for its end. The
@@ -231,6 +237,7 @@ impl Connection {
             events: Vec::new(),
             heartbeat: Heartbeat::new(agreed.heartbeat_secs, Instant::now()),
             phase: Phase::Running,
+            client_hangs_up: false,
             is_told_blocked: false,
             blocked: Vec::new(),
             held: BytesMut::new(),
@@ -257,7 +264,14 @@ impl Connection {
             self.write(&mut socket)?;
             match self.phase {
                 Phase::Over => return Ok(()),
-                Phase::Leaving(_) if self.out.is_empty() => return linger(&mut reader, &mut socket).await,
+                Phase::Leaving(_) if self.out.is_empty() => {
+                    if !self.client_hangs_up {
+                        use tokio::io::AsyncWriteExt;
+                        socket.shutdown().await?;
+                    }
+                    hear_out(&mut reader).await;
+                    return Ok(());
+                }
                 Phase::Closing(since) | Phase::Leaving(since) if since.elapsed() > CLOSE_TIMEOUT => {
                     return Ok(());
                 }
@@ -472,6 +486,7 @@ impl Connection {
             Cold::Connection(M::Close(_)) => {
                 self.end();
                 self.put(0, connection_close_ok());
+                self.client_hangs_up = true;
                 self.phase = Phase::Leaving(Instant::now());
             }
             Cold::Connection(M::UpdateSecret(_)) => {
@@ -497,6 +512,7 @@ impl Connection {
             Cold::Connection(M::CloseOk(_)) => self.phase = Phase::Leaving(Instant::now()),
             Cold::Connection(M::Close(_)) => {
                 self.put(0, connection_close_ok());
+                self.client_hangs_up = true;
                 self.phase = Phase::Leaving(Instant::now());
             }
             _ => {}
@@ -771,15 +787,12 @@ impl Connection {
     }
 }
 
-/// Closes our side and hears the client out: closing with unread bytes would reset the socket, and the
-/// client might never see our last frames.
-async fn linger(reader: &mut ReadHalf<'_>, socket: &mut WriteHalf<'_>) -> io::Result<()> {
-    use tokio::io::AsyncWriteExt;
-    socket.shutdown().await?;
+/// Reads what the client still sends until it hangs up, for a while: closing a socket with unread bytes
+/// would reset it, and the client might never see our last frames.
+async fn hear_out(reader: &mut ReadHalf<'_>) {
     let mut sink = [0; 4096];
     let until_end = async { while matches!(reader.read(&mut sink).await, Ok(n) if n > 0) {} };
-    let _ = tokio::time::timeout(CLOSE_TIMEOUT, until_end).await;
-    Ok(())
+    let _ = tokio::time::timeout(HANG_UP_TIMEOUT, until_end).await;
 }
 
 async fn read(reader: &mut ReadHalf<'_>, buffer: &mut BytesMut) -> io::Result<usize> {
