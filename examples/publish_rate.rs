@@ -96,7 +96,10 @@ fn main() -> Result<(), Error> {
         }
     }
     let seconds = start.elapsed().as_secs_f64();
-    println!("{messages} messages of {BODY_BYTES} octets confirmed in {seconds:.2} s: {:.0} a second", messages as f64 / seconds);
+    println!(
+        "{messages} messages of {BODY_BYTES} octets confirmed in {seconds:.2} s: {:.0} a second",
+        messages as f64 / seconds
+    );
     let delete = queue::Delete { queue: QUEUE.into(), ..Default::default() };
     client.call(1, Cold::Queue(queue::AMQPMethod::Delete(delete)))
 }

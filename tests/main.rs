@@ -3,6 +3,7 @@
 mod support;
 
 mod clients;
+mod conversations;
 mod floors;
 mod recovery;
 mod spec;

@@ -53,6 +53,10 @@ impl Arguments {
     }
 }
 
+/// Room for tables as deep as the codec allows: amq-protocol reads them by recursion, and takes some 20 KiB
+/// a level without optimisation. Only what is used takes memory.
+const STACK_BYTES: usize = 16 * 1024 * 1024;
+
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,7 +82,8 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error + Send + Sy
         })),
         ..store::Options::default()
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).enable_all().build()?;
     runtime.block_on(async {
         let (trigger, shutdown) = shutdown::channel();
         let (mut terminate, mut interrupt) =

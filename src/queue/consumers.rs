@@ -167,10 +167,23 @@ impl Consumers {
     /// Puts what each consumer got in this round into its outbox, once for all of it, and names the
     /// outboxes to ring.
     pub fn send(&mut self, ring: &mut Vec<Arc<Outbox>>) {
-        for member in self.members.iter_mut().filter(|m| !m.parcel.is_empty()) {
+        for at in 0..self.members.len() {
+            let (member, others) = self.members[at..].split_first_mut().expect("it is one of them");
+            if member.parcel.is_empty() {
+                continue;
+            }
+            // Consumers of one connection get their messages in the queue's order, across them as well.
+            let outbox = &member.consumer.outbox;
+            for other in others.iter_mut().filter(|m| Arc::ptr_eq(&m.consumer.outbox, outbox)) {
+                member.parcel.append(&mut other.parcel);
+                other.parcel_bytes = 0;
+            }
             member.parcel_bytes = 0;
-            member.consumer.outbox.deliver(&mut member.parcel);
-            ring.push(member.consumer.outbox.clone());
+            if !member.parcel.is_sorted_by_key(|delivery| delivery.entry.seq) {
+                member.parcel.sort_by_key(|delivery| delivery.entry.seq);
+            }
+            outbox.deliver(&mut member.parcel);
+            ring.push(outbox.clone());
         }
     }
 }

@@ -10,7 +10,13 @@ const DETAILS_MAX: usize = 12;
 #[derive(Clone)]
 pub struct Findings {
     run: &'static str,
-    kinds: Arc<Mutex<BTreeMap<&'static str, (u64, Vec<String>)>>>,
+    kinds: Arc<Mutex<BTreeMap<&'static str, Kind>>>,
+}
+
+#[derive(Default)]
+struct Kind {
+    count: u64,
+    details: Vec<String>,
 }
 
 impl Findings {
@@ -21,15 +27,15 @@ impl Findings {
     /// Something that must not be.
     pub fn add(&self, kind: &'static str, detail: String) {
         let mut kinds = self.kinds.lock().expect("no thread panics with it");
-        let (count, details) = kinds.entry(kind).or_default();
-        *count += 1;
-        if details.len() < DETAILS_MAX {
-            details.push(detail);
+        let kind = kinds.entry(kind).or_default();
+        kind.count += 1;
+        if kind.details.len() < DETAILS_MAX {
+            kind.details.push(detail);
         }
     }
 
     pub fn count(&self, kind: &'static str) -> u64 {
-        self.kinds.lock().expect("no thread panics with it").get(kind).map_or(0, |(count, _)| *count)
+        self.kinds.lock().expect("no thread panics with it").get(kind).map_or(0, |kind| kind.count)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -37,8 +43,8 @@ impl Findings {
     }
 
     pub fn print(&self) {
-        for (kind, (count, details)) in self.kinds.lock().expect("no thread panics with it").iter() {
-            println!("VIOLATION ({}): {kind}: {count}", self.run);
+        for (name, Kind { count, details }) in self.kinds.lock().expect("no thread panics with it").iter() {
+            println!("VIOLATION ({}): {name}: {count}", self.run);
             for detail in details {
                 println!("    {detail}");
             }

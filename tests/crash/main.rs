@@ -25,6 +25,17 @@ use findings::Findings;
 /// An error that ends the run: the broker does not start, a client cannot connect to a live broker.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// What a run adds to the last line.
+#[derive(Default)]
+pub struct Totals {
+    pub published: u64,
+    pub confirmed: u64,
+    pub lost: u64,
+    pub duplicated: u64,
+    pub out_of_order: u64,
+    pub half_applied: u64,
+}
+
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     if words.any(|word| word == "--list" || !(word.starts_with('-') || "crash".contains(&word))) {
@@ -57,22 +68,36 @@ async fn run() -> Result<bool, Failure> {
     let start = Instant::now();
     let mut dice = Dice::new(seed);
 
+    let (mut plain, mut tx) = (Totals::default(), Totals::default());
+    let (plain_dice, tx_dice) = (dice.fork(), dice.fork());
     let plain_findings = Findings::new("plain");
-    let mut broker = Broker::new(&dir.join("plain"))?;
-    let plain = plain::run(&mut broker, kills, dice.fork(), &plain_findings).await;
-    report(&broker, &plain_findings);
-    println!("{}", plain?);
-
+    if kills > 0 {
+        let mut broker = Broker::new(&dir.join("plain"))?;
+        let ran = plain::run(&mut broker, kills, plain_dice, &plain_findings).await;
+        report(&broker, &plain_findings);
+        plain = ran?;
+    }
     let tx_findings = Findings::new("tx");
-    let mut broker = Broker::new(&dir.join("tx"))?;
-    let tx = transactions::run(&mut broker, tx_kills, dice.fork(), &tx_findings).await;
-    report(&broker, &tx_findings);
-    println!("{}", tx?);
+    if tx_kills > 0 {
+        let mut broker = Broker::new(&dir.join("tx"))?;
+        let ran = transactions::run(&mut broker, tx_kills, tx_dice, &tx_findings).await;
+        report(&broker, &tx_findings);
+        tx = ran?;
+    }
 
     let is_clean = plain_findings.is_empty() && tx_findings.is_empty();
     let verdict = if is_clean { "nothing found" } else { "VIOLATIONS, see above" };
     let secs = start.elapsed().as_secs();
-    println!("crash: {} kills in {secs} s, seed {seed}: {verdict}", kills + tx_kills);
+    println!(
+        "crash: kills {kills} + {tx_kills} with tx, published {}, confirmed {}, lost {}, duplicated {}, \
+         out of order {}, half-applied {}; {secs} s, seed {seed}: {verdict}",
+        plain.published + tx.published,
+        plain.confirmed + tx.confirmed,
+        plain.lost + tx.lost,
+        plain.duplicated + tx.duplicated,
+        plain.out_of_order + tx.out_of_order,
+        plain.half_applied + tx.half_applied,
+    );
     if !is_clean && let Some(temporary) = temporary {
         println!("crash: data and logs are kept in {}", temporary.keep().display());
     }

@@ -7,21 +7,22 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use futures_lite::StreamExt;
+use futures_lite::future::poll_once;
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions,
     ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Confirmation, ExchangeKind, PublisherConfirm};
+use lapin::{BasicProperties, Confirmation, ExchangeKind, PublisherConfirm};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::Failure;
 use crate::broker::{Broker, Door};
 use crate::dice::Dice;
 use crate::findings::Findings;
 use crate::plain_ledger::{self as book, Answer, FANOUT, Ledger, Number, QUEUES, TOPIC};
+use crate::{Failure, Totals};
 
 const PUBLISHERS: u32 = 2;
 /// Unconfirmed messages of a publisher.
@@ -52,8 +53,13 @@ enum Pace {
 }
 
 /// Kills the broker `kills` times, drains it, and says what came of it.
-pub async fn run(broker: &mut Broker, kills: u64, mut dice: Dice, findings: &Findings) -> Result<String, Failure> {
-    let work = Work {
+pub async fn run(
+    broker: &mut Broker,
+    kills: u64,
+    mut dice: Dice,
+    findings: &Findings,
+) -> Result<Totals, Failure> {
+    let mut work = Work {
         door: broker.door(),
         ledger: Arc::new(Mutex::new(Ledger::new(PUBLISHERS as usize))),
         findings: findings.clone(),
@@ -69,6 +75,7 @@ pub async fn run(broker: &mut Broker, kills: u64, mut dice: Dice, findings: &Fin
             broker.kill()?;
         }
         start_max = start_max.max(broker.start().await?);
+        work.door = broker.door();
         match life {
             0 => work.declare().await?,
             _ => work.check_restart().await?,
@@ -82,7 +89,11 @@ pub async fn run(broker: &mut Broker, kills: u64, mut dice: Dice, findings: &Fin
             tasks.spawn(work.clone().publish(publisher, pace, dice.fork()));
         }
         for queue in 0..QUEUES.len() {
-            tasks.spawn(work.clone().consume(queue));
+            // Now and then a queue has nobody for a life, so that there is more to recover.
+            let is_alone = dice.once_in(5);
+            if !is_alone {
+                tasks.spawn(work.clone().consume(queue));
+            }
         }
         sleep(Duration::from_millis(dice.roll(50, 1500))).await;
         work.ledger().killing();
@@ -93,6 +104,7 @@ pub async fn run(broker: &mut Broker, kills: u64, mut dice: Dice, findings: &Fin
     }
 
     start_max = start_max.max(broker.start().await?);
+    work.door = broker.door();
     work.check_restart().await?;
     work.drain().await?;
     work.ledger().check_lost(findings);
@@ -101,16 +113,18 @@ pub async fn run(broker: &mut Broker, kills: u64, mut dice: Dice, findings: &Fin
     work.ledger().killing();
     broker.kill()?;
     broker.start().await?;
+    work.door = broker.door();
     work.check_restart().await?;
     broker.kill()?;
 
     let tally = work.ledger().tally.clone();
     let count = |kind| findings.count(kind);
-    Ok(format!(
+    println!(
         "plain: kills {kills} (and {early_kills} while recovering), published {}, confirmed {}, lost {}, \
          duplicated {} (acked too long before: {}; oldest ack {} ms), out of order {}\n       \
          received {} (unconfirmed among them {}), redelivered unacked {}, without flag {} (oldest {} ms; too old: {}), \
-         requeued {}, refused {}, backlog at most {}, slowest start {} ms",
+         requeued {}, refused {}, backlog at most {}, slowest start {} ms, \
+         clients that hung {:?}",
         tally.published,
         tally.confirmed,
         count(book::LOST),
@@ -128,7 +142,16 @@ pub async fn run(broker: &mut Broker, kills: u64, mut dice: Dice, findings: &Fin
         tally.refused,
         tally.backlog_max,
         start_max.as_millis(),
-    ))
+        broker.hung(),
+    );
+    Ok(Totals {
+        published: tally.published,
+        confirmed: tally.confirmed,
+        lost: count(book::LOST),
+        duplicated: tally.duplicated,
+        out_of_order: count(book::ORDER),
+        half_applied: 0,
+    })
 }
 
 impl Work {
@@ -140,7 +163,9 @@ impl Work {
         let connection = self.door.connect("declare").await?;
         let channel = connection.create_channel().await?;
         for queue in QUEUES {
-            channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), FieldTable::default()).await?;
+            channel
+                .queue_declare(queue.into(), QueueDeclareOptions::durable(), FieldTable::default())
+                .await?;
         }
         for (exchange, kind) in [(FANOUT, ExchangeKind::Fanout), (TOPIC, ExchangeKind::Topic)] {
             let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
@@ -149,7 +174,9 @@ impl Work {
         for (at, queue) in QUEUES.into_iter().enumerate() {
             let (exchange, key) = if at < 2 { (TOPIC, "both.#") } else { (FANOUT, "") };
             let options = QueueBindOptions::default();
-            channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default()).await?;
+            channel
+                .queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default())
+                .await?;
         }
         connection.close(200, "declared".into()).await?;
         Ok(())
@@ -157,9 +184,13 @@ impl Work {
 
     /// What is in the queues after a restart, before anybody consumes, must agree with the ledger.
     async fn check_restart(&self) -> Result<(), Failure> {
-        self.ledger().restarted();
-        for (queue, count) in self.counts().await?.into_iter().enumerate() {
-            self.ledger().check_count(queue, count, &self.findings);
+        let counts = self.counts().await?;
+        let mut ledger = self.ledger();
+        ledger.restarted();
+        // What was lost unconfirmed is nobody's backlog.
+        ledger.tally.backlog = counts.iter().sum::<u64>() as i64;
+        for (queue, count) in counts.into_iter().enumerate() {
+            ledger.check_count(queue, count, &self.findings);
         }
         Ok(())
     }
@@ -186,16 +217,12 @@ impl Work {
     }
 
     async fn publish(self, publisher: u32, pace: Pace, mut dice: Dice) {
-        let Ok(connection) = self.door.connect("publisher").await else { return };
-        let Ok(channel) = connection.create_channel().await else { return };
-        if channel.confirm_select(ConfirmSelectOptions::default()).await.is_err() {
-            return;
-        }
         let mut waiting = VecDeque::new();
-        let _ = self.publish_all(publisher, pace, &mut dice, &channel, &mut waiting).await;
+        let work = self.publish_all(publisher, pace, &mut dice, &mut waiting);
+        let _ = self.door.work("publisher", work).await;
         // Some confirms had arrived before the connection was lost.
         for (number, confirm) in waiting {
-            if let Ok(confirmed) = timeout(Duration::from_secs(1), confirm).await {
+            if let Some(confirmed) = poll_once(confirm).await {
                 self.confirmed(number, confirmed);
             }
         }
@@ -206,9 +233,11 @@ impl Work {
         publisher: u32,
         pace: Pace,
         dice: &mut Dice,
-        channel: &Channel,
         waiting: &mut VecDeque<(Number, PublisherConfirm)>,
     ) -> lapin::Result<()> {
+        let connection = self.door.connect("publisher").await?;
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
         for count in 1.. {
             if let Pace::Bursts(burst, pause_ms) = pace
                 && count % burst == 0
@@ -255,19 +284,17 @@ impl Work {
 
     /// Consumes until the connection is lost or the run is over.
     async fn consume(self, queue: usize) {
-        let Ok(connection) = self.door.connect("consumer").await else { return };
-        let ended = self.consume_all(queue, &connection).await;
-        if ended.is_ok() {
-            let _ = connection.close(200, "drained".into()).await;
-        }
+        let _ = self.door.work("consumer", self.consume_all(queue)).await;
     }
 
-    async fn consume_all(&self, queue: usize, connection: &lapin::Connection) -> lapin::Result<()> {
+    async fn consume_all(&self, queue: usize) -> lapin::Result<()> {
+        let connection = self.door.connect("consumer").await?;
         let channel = connection.create_channel().await?;
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
         let options = BasicConsumeOptions::default();
         let name = QUEUES[queue];
-        let mut consumer = channel.basic_consume(name.into(), name.into(), options, FieldTable::default()).await?;
+        let mut consumer =
+            channel.basic_consume(name.into(), name.into(), options, FieldTable::default()).await?;
         let is_multiple = queue == QUEUES.len() - 1;
         let mut held: Vec<(Number, Delivery)> = Vec::new();
         while !self.is_over.load(Ordering::Relaxed) {
@@ -297,7 +324,7 @@ impl Work {
             last.ack(BasicAckOptions { multiple: is_multiple }).await?;
             held.drain(..).for_each(|(number, _)| self.ledger().acked(queue, number));
         }
-        Ok(())
+        connection.close(200, "drained".into()).await
     }
 
     /// Consumes until all queues stay empty.

@@ -172,16 +172,22 @@ impl Ledger {
     }
 
     /// A delivery has come from a queue.
-    pub fn receive(&mut self, queue: usize, number: Number, redelivered: bool, findings: &Findings) -> Answer {
+    pub fn receive(
+        &mut self,
+        queue: usize,
+        number: Number,
+        redelivered: bool,
+        findings: &Findings,
+    ) -> Answer {
         let (now_ms, run, name) = (self.now_ms(), self.run, QUEUES[queue]);
-        let about = format!("run {run}, {name}, {number:?}");
+        let about = || format!("life {run}, {name}, {number:?}");
         let sent = self.publishers.get_mut(number.publisher as usize);
         let Some(sent) = sent.and_then(|sent| sent.get_mut(number.n as usize)) else {
-            findings.add("never published", about);
+            findings.add("never published", about());
             return Answer::Ack;
         };
         if !route(number).2.contains(&queue) {
-            findings.add("in a wrong queue", about);
+            findings.add("in a wrong queue", about());
         }
         let copy = &mut sent.copies[queue];
         let before = *copy;
@@ -189,24 +195,24 @@ impl Ledger {
         if before.fate == Fate::Out {
             let last = &mut self.last_first[queue][number.publisher as usize];
             if last.is_some_and(|last| last >= number.n) {
-                findings.add(ORDER, format!("{about} after number {last:?}"));
+                findings.add(ORDER, format!("{} after number {last:?}", about()));
             }
             *last = (*last).max(Some(number.n));
             self.tally.received += 1;
             self.tally.unconfirmed_received += u64::from(!sent.is_confirmed);
-            let is_returned = number.n % 101 == 0;
+            let is_returned = number.n.is_multiple_of(101);
             return if is_returned { Answer::Return } else { Answer::Ack };
         }
 
         if before.fate == Fate::Returned && before.run == run {
             self.tally.returned += 1;
             if !redelivered {
-                findings.add("given back and not flagged as redelivered", about);
+                findings.add("given back and not flagged as redelivered", about());
             }
             return Answer::Ack;
         }
         if before.run == run {
-            findings.add("came again in the same life", format!("{about}, which was {:?}", before.fate));
+            findings.add("came again in the same life", format!("{}, which was {:?}", about(), before.fate));
             return Answer::Ack;
         }
         let killed_ms = self.kills_ms[usize::from(before.run)];
@@ -215,8 +221,8 @@ impl Ledger {
             self.tally.unflagged += 1;
             self.tally.unflagged_age_ms_max = self.tally.unflagged_age_ms_max.max(age_ms);
             if age_ms > ACK_AGE_MAX_MS {
-                let about = format!("{about}, first {age_ms} ms before kill {}", before.run);
-                findings.add(UNFLAGGED, about);
+                let detail = format!("{}, first {age_ms} ms before kill {}", about(), before.run);
+                findings.add(UNFLAGGED, detail);
             }
         }
         match before.fate {
@@ -226,8 +232,8 @@ impl Ledger {
                 if before.fate == Fate::Acked {
                     self.tally.duplicate_ack_age_ms_max = self.tally.duplicate_ack_age_ms_max.max(age_ms);
                     if age_ms > ACK_AGE_MAX_MS {
-                        let about = format!("{about}, acked {age_ms} ms before kill {}", before.run);
-                        findings.add(LATE, about);
+                        let detail = format!("{}, acked {age_ms} ms before kill {}", about(), before.run);
+                        findings.add(LATE, detail);
                     }
                 }
             }
@@ -280,16 +286,19 @@ impl Ledger {
                 let is_said = matches!(copy.fate, Fate::Acking | Fate::Acked);
                 least += u64::from(sent.is_confirmed && !is_said);
                 let killed_ms = self.kills_ms.get(usize::from(copy.run)).copied().unwrap_or(u32::MAX);
-                let is_gone = copy.fate == Fate::Acked && killed_ms.saturating_sub(copy.at_ms) > ACK_AGE_MAX_MS;
+                let is_gone =
+                    copy.fate == Fate::Acked && killed_ms.saturating_sub(copy.at_ms) > ACK_AGE_MAX_MS;
                 most += u64::from(!is_gone);
             }
         }
-        let about = format!("run {}, {} has {count}", self.run, QUEUES[queue]);
+        let about = format!("life {}, {} has {count}", self.run, QUEUES[queue]);
         if count < least {
-            findings.add("too few messages after a restart", format!("{about}, at least {least} must be there"));
+            findings
+                .add("too few messages after a restart", format!("{about}, at least {least} must be there"));
         }
         if count > most {
-            findings.add("too many messages after a restart", format!("{about}, at most {most} can be there"));
+            findings
+                .add("too many messages after a restart", format!("{about}, at most {most} can be there"));
         }
     }
 

@@ -214,7 +214,9 @@ fn unacked_messages_of_a_closed_channel_are_back_in_their_places_when_close_is_a
     let broker = Broker::start();
     let (mut client, mut other) = (broker.client(), broker.client());
     client.declare("q");
-    ["one", "two", "three"].map(|body| client.publish("", "q", body));
+    for body in ["one", "two", "three"] {
+        client.publish("", "q", body);
+    }
     client.qos(2, false);
     client.consume("q", "c");
     client.expect_delivery("one");
@@ -260,7 +262,9 @@ fn deliveries_that_a_closing_channel_never_sent_are_not_lost() {
         ]
         .concat(),
     );
-    while !matches!(client.event(), Event::Method(m) if matches!(*m, Cold::Channel(channel::AMQPMethod::Close(_)))) {}
+    while !matches!(client.event(), Event::Method(m) if matches!(*m, Cold::Channel(channel::AMQPMethod::Close(_))))
+    {
+    }
 
     let expected: Vec<String> = (0..500).map(|n| n.to_string()).collect();
     assert_eq!(other.drain("q"), expected);

@@ -250,7 +250,11 @@ fn tune_ok_may_not_raise_a_limit_or_go_below_the_smallest_frame() {
     let broker = Broker::start();
     let check = |frame_max, channel_max| {
         let mut client = broker.stranger();
-        client.begin(&Login { frame_max: Some(frame_max), channel_max: Some(channel_max), ..Login::default() });
+        client.begin(&Login {
+            frame_max: Some(frame_max),
+            channel_max: Some(channel_max),
+            ..Login::default()
+        });
         let _ = client.try_send_raw(&wire::method(0, connection::Open { virtual_host: "/".into() }));
         client.expect_end();
     };
@@ -415,7 +419,11 @@ fn a_frame_larger_than_agreed_is_a_frame_error_as_soon_as_it_is_announced() {
 #[test]
 fn a_method_frame_too_short_for_a_method_is_a_frame_error() {
     let bytes = wire::frame(1, 1, &[0, 60, 0]);
-    check_frames(&bytes, ReplyCode::FrameError, "FRAME_ERROR - type 1, all octets = <<0,60,0>>: unknown_frame");
+    check_frames(
+        &bytes,
+        ReplyCode::FrameError,
+        "FRAME_ERROR - type 1, all octets = <<0,60,0>>: unknown_frame",
+    );
 }
 
 #[test]
@@ -444,7 +452,8 @@ fn a_name_that_is_not_utf_8_is_a_frame_error() {
 fn an_unknown_class_or_method_ends_the_connection() {
     let broker = Broker::start();
 
-    for (channel, ids) in [(1, [0, 99, 0, 10]), (0, [0, 99, 0, 10]), (1, [0, 50, 0, 99]), (0, [0, 10, 0, 99])] {
+    for (channel, ids) in [(1, [0, 99, 0, 10]), (0, [0, 99, 0, 10]), (1, [0, 50, 0, 99]), (0, [0, 10, 0, 99])]
+    {
         let mut client = broker.client();
         client.send_raw(&wire::frame(1, channel, &ids));
 
@@ -456,10 +465,10 @@ fn an_unknown_class_or_method_ends_the_connection() {
 fn a_table_that_is_none_ends_the_connection() {
     let broker = Broker::start();
     let tables: [&[u8]; 5] = [
-        b"\x00\x00\x00\x03\x01az",             // an unknown type
-        b"\x00\x00\x00\x02\x01a",              // no value
+        b"\x00\x00\x00\x03\x01az",                  // an unknown type
+        b"\x00\x00\x00\x02\x01a",                   // no value
         b"\x00\x00\x00\x08\x01aS\x00\x00\x00\x09x", // a string longer than its table
-        b"\x00\x00\x03\xe8",                   // a table longer than its frame
+        b"\x00\x00\x03\xe8",                        // a table longer than its frame
         b"\xff\xff\xff\xff",
     ];
 
@@ -563,55 +572,50 @@ fn update_secret_is_acknowledged() {
     let broker = Broker::start();
     let mut client = broker.client();
 
-    client.on(0).send(connection::UpdateSecret { new_secret: b"guest".as_slice().into(), reason: "r".into() });
+    client
+        .on(0)
+        .send(connection::UpdateSecret { new_secret: b"guest".as_slice().into(), reason: "r".into() });
 
     client.on(0).expect(connection::UpdateSecretOk {});
 }
 
-// Heartbeats: the only tests that wait for real time -------------------------------------------------
+// Heartbeats: the only test that waits for real time ------------------------------------------------
 
 #[test]
-fn heartbeats_come_each_half_interval_and_a_silent_client_is_cut_off_after_two() {
+fn heartbeats_come_each_half_interval_and_only_a_silent_client_is_cut_off_after_two() {
     let broker = Broker::start();
-    let mut silent = broker.client_as(&Login { heartbeat: 1, ..Login::default() });
-    silent.declare_queue(queue::Declare { queue: "q".into(), exclusive: true, ..Default::default() });
-    let start = Instant::now();
+    let login = Login { heartbeat: 1, ..Login::default() };
+    let (mut beating, mut working) = (broker.client_as(&login), broker.client_as(&login));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let is_over = || stop.load(std::sync::atomic::Ordering::Relaxed);
 
-    let mut heartbeats = 0;
-    while start.elapsed() < Duration::from_millis(1500) {
-        assert_eq!(silent.on(0).event(), Event::Heartbeat);
-        heartbeats += 1;
-    }
-    assert!((2..=5).contains(&heartbeats), "{heartbeats} heartbeats in 1.5 s");
+    std::thread::scope(|scope| {
+        let active = scope.spawn(|| {
+            while !is_over() {
+                beating.send_raw(&wire::frame(8, 0, b""));
+                working.send(confirm::Select { nowait: true });
+                std::thread::sleep(Duration::from_millis(400));
+            }
+        });
+        let mut silent = broker.client_as(&login);
+        silent.declare_queue(queue::Declare { queue: "q".into(), exclusive: true, ..Default::default() });
+        let start = Instant::now();
 
-    loop {
-        match silent.on(0).event_or_end() {
-            Some(event) => assert_eq!(event, Event::Heartbeat),
-            None => break,
+        let mut heartbeats = 0;
+        while let Some(event) = silent.on(0).event_or_end() {
+            assert_eq!(event, Event::Heartbeat);
+            heartbeats += 1;
         }
-    }
-    let cut_off_after = start.elapsed();
-    assert!((1500..=4500).contains(&cut_off_after.as_millis()), "cut off after {cut_off_after:?}");
-    let mut other = broker.client();
-    eventually("its queue is gone", || !other.has_queue("q"));
-}
-
-#[test]
-fn a_client_that_sends_heartbeats_or_anything_else_is_not_cut_off() {
-    let broker = Broker::start();
-    let mut beating = broker.client_as(&Login { heartbeat: 1, ..Login::default() });
-    let mut working = broker.client_as(&Login { heartbeat: 1, ..Login::default() });
-    let start = Instant::now();
-
-    while start.elapsed() < Duration::from_secs(3) {
-        beating.send_raw(&wire::frame(8, 0, b""));
-        working.send(basic::Qos { prefetch_count: 1, global: false });
-        std::thread::sleep(Duration::from_millis(400));
-    }
+        let cut_off_after = start.elapsed();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        active.join().expect("two clients that go on");
+        assert!((1500..=4500).contains(&cut_off_after.as_millis()), "cut off after {cut_off_after:?}");
+        assert!((2..=9).contains(&heartbeats), "{heartbeats} heartbeats in {cut_off_after:?}");
+    });
 
     beating.qos(1, false);
-    working.send(confirm::Select { nowait: true });
-    working.expect(basic::QosOk {});
+    working.qos(1, false);
+    assert!(!working.has_queue("q"), "the silent client's exclusive queue is gone");
 }
 
 // The end --------------------------------------------------------------------------------------------
@@ -628,6 +632,19 @@ fn exclusive_queues_and_consumers_are_gone_when_close_is_answered() {
 
     assert!(!other.has_queue("mine"));
     assert_eq!(other.counts("shared"), (0, 0));
+}
+
+// RabbitMQ leaves the socket to the client for 30 seconds. amqp091-go reports a lost connection (`Exception
+// (501) Reason: "EOF"`) when it reads the end before it has handled close-ok: tests/clients/go failed one time
+// in three.
+#[test]
+fn a_client_that_has_closed_is_the_one_to_close_the_socket() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+
+    client.close();
+
+    client.expect_open_for(Duration::from_millis(300));
 }
 
 #[test]
@@ -735,6 +752,21 @@ fn a_broker_that_stops_says_so_to_everybody() {
 }
 
 #[test]
+fn a_client_that_does_not_answer_does_not_keep_the_broker_from_stopping() {
+    let mut broker = Broker::start();
+    let mut client = broker.client();
+    client.declare_durable("q");
+    client.confirm();
+    client.publish_persistent("", "q", "m");
+    client.expect_ack(1);
+
+    broker.restart();
+
+    assert_eq!(broker.client().drain("q"), ["m"]);
+    assert_eq!(client.connection_close().reply_code, 320);
+}
+
+#[test]
 fn sigterm_says_goodbye_and_ends_in_order() {
     let mut broker = Process::start();
     let mut client = broker.client();
@@ -803,8 +835,6 @@ fn a_connection_that_does_not_publish_works_on_when_the_disk_is_short() {
     consumer.close();
 }
 
-// FAILS (see must_block in src/connection/mod.rs): a publish that waits stops every frame behind it, also
-// those that need no disk. Semantics 10: a blocked publisher can still consume, ack and close.
 #[test]
 fn a_blocked_publisher_can_still_acknowledge_and_close() {
     let broker = broker_short_of_disk();
@@ -848,7 +878,7 @@ const MIB: usize = 1024 * KIB;
 #[test]
 fn a_client_that_stops_reading_holds_up_nobody_and_leaves_the_messages_in_the_queue() {
     let broker = Broker::start();
-    let (mut sleeper, mut other) = (broker.client(), broker.client());
+    let (mut sleeper, mut other) = (broker.client_with_small_buffer(), broker.client());
     other.declare("big");
     let count = 64 * MIB / (64 * KIB);
     for _ in 0..count {
@@ -866,36 +896,30 @@ fn a_client_that_stops_reading_holds_up_nobody_and_leaves_the_messages_in_the_qu
         other.ack(tag);
     }
 
-    // What went out lies in the sockets' buffers and in an outbox of 1 MiB.
+    // What went out lies in the sockets' buffers (4 MiB on the broker's side) and in an outbox of 1 MiB.
     let (left, consumers) = other.counts("big");
     assert_eq!(consumers, 1);
-    assert!(left as usize > count / 2, "{left} of {count} are still in the queue");
+    assert!(left as usize > count * 3 / 4, "{left} of {count} are still in the queue");
     drop(socket);
 }
 
 #[test]
-fn memory_stays_flat_however_many_clients_stop_reading() {
+fn memory_stays_flat_when_consumers_stop_reading() {
     let broker = Process::start();
     let mut other = broker.client();
     other.declare("big");
-    for _ in 0..32 * KIB {
-        other.publish("", "big", [b'x'; KIB]);
+    let publish = basic::Publish { routing_key: "big".into(), ..Default::default() };
+    let bytes = other.content(publish, NO_PROPERTIES, &[b'x'; KIB]).repeat(KIB);
+    for _ in 0..64 {
+        other.send_raw(&bytes);
     }
     other.sync();
     let before = broker.resident_bytes();
 
-    let sleepers: Vec<_> = (0..5)
+    let sleepers: Vec<_> = (0..4)
         .map(|_| {
-            let mut sleeper = broker.client();
-            let mut asks = wire::method(
-                1,
-                basic::Consume { queue: "big".into(), no_ack: true, ..Default::default() },
-            );
-            // One that asks for more and more has to be stopped as well.
-            for _ in 0..2000 {
-                asks.extend(wire::method(1, basic::Get { queue: "big".into(), no_ack: false }));
-            }
-            let _ = sleeper.try_send_raw(&asks);
+            let mut sleeper = broker.client_with_small_buffer();
+            sleeper.send(basic::Consume { queue: "big".into(), ..Default::default() });
             sleeper.into_socket()
         })
         .collect();
@@ -905,7 +929,37 @@ fn memory_stays_flat_however_many_clients_stop_reading() {
         other.get("q", "m");
     }
 
-    let grown = broker.resident_bytes().saturating_sub(before);
-    assert!(grown < 48 * MIB, "{} MiB more than before", grown / MIB);
+    assert_grown_less(&broker, before, 24 * MIB);
     drop(sleepers);
+}
+
+#[test]
+fn memory_stays_flat_when_a_client_asks_for_more_than_it_reads() {
+    let broker = Process::start();
+    let mut other = broker.client();
+    other.declare("q");
+    other.publish("", "q", vec![b'x'; 100 * KIB]);
+    other.sync();
+    let before = broker.resident_bytes();
+
+    // Each get brings the message back for the next one: all in all 200 MB.
+    let mut sleeper = broker.client_with_small_buffer();
+    for n in 1..=2000 {
+        let get = wire::method(1, basic::Get { queue: "q".into(), no_ack: false });
+        let nack = wire::method(1, basic::Nack { delivery_tag: n, multiple: false, requeue: true });
+        sleeper.send_raw(&[get, nack].concat());
+    }
+    other.declare("other");
+    for _ in 0..20 {
+        other.publish("", "other", "m");
+        other.get("other", "m");
+    }
+
+    assert_grown_less(&broker, before, 24 * MIB);
+}
+
+#[track_caller]
+fn assert_grown_less(broker: &Process, before: usize, allowed: usize) {
+    let grown = broker.resident_bytes().saturating_sub(before);
+    assert!(grown < allowed, "{} MiB more than before", grown / MIB);
 }

@@ -105,7 +105,10 @@ impl Client {
     /// A socket, and nothing said.
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).expect("a broker that listens");
+        Client::of(TcpStream::connect(address).expect("a broker that listens"))
+    }
+
+    fn of(stream: TcpStream) -> Client {
         stream.set_nodelay(true).expect("a socket");
         // A test that waits for the broker to take something fails in the end, too.
         stream.set_write_timeout(Some(PATIENCE)).expect("a socket");
@@ -125,6 +128,23 @@ impl Client {
     pub fn open(address: SocketAddr, login: &Login) -> Client {
         let mut client = Client::connect(address);
         client.shake_hands(login);
+        client.open_channel(1);
+        client
+    }
+
+    /// The same over a socket that takes little while nobody reads from it.
+    #[track_caller]
+    pub fn open_with_small_buffer(address: SocketAddr) -> Client {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let stream = runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4()?;
+            socket.set_recv_buffer_size(64 * 1024)?;
+            socket.connect(address).await?.into_std()
+        });
+        let stream = stream.expect("a broker that listens");
+        stream.set_nonblocking(false).expect("a socket");
+        let mut client = Client::of(stream);
+        client.shake_hands(&Login::default());
         client.open_channel(1);
         client
     }
@@ -453,7 +473,7 @@ impl Client {
         loop {
             let next = self.on(0).next(PATIENCE);
             match next {
-                Next::Closed => return,
+                Next::Closed => return self.hang_up(),
                 Next::Silence => panic!("the broker neither says anything nor closes the socket"),
                 Next::Event(Event::Method(method)) => match *method {
                     Cold::Connection(connection::AMQPMethod::Close(_)) => {
@@ -467,13 +487,29 @@ impl Client {
         }
     }
 
+    /// Closes the socket without a word.
+    pub fn hang_up(&mut self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+
     /// The broker closes the socket and says nothing more to any channel.
     #[track_caller]
     pub fn expect_closed(&mut self) {
-        match self.on(0).next(PATIENCE) {
-            Next::Closed => {}
+        let next = self.on(0).next(PATIENCE);
+        match next {
+            Next::Closed => self.hang_up(),
             Next::Silence => panic!("the broker does not close the socket"),
             Next::Event(event) => panic!("the end of the socket was expected, not {event:?}"),
+        }
+    }
+
+    /// The broker says nothing and leaves the socket open for as long as this.
+    #[track_caller]
+    pub fn expect_open_for(&mut self, time: Duration) {
+        match self.on(0).next(time) {
+            Next::Silence => {}
+            Next::Closed => panic!("the broker has closed the socket"),
+            Next::Event(event) => panic!("nothing was expected, not {event:?}"),
         }
     }
 

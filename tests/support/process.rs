@@ -1,7 +1,7 @@
 //! The real binary as a child: for what only a process can do, such as dying without a word.
 
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -37,6 +37,11 @@ impl Process {
         self.dir.path().join("data")
     }
 
+    /// The next start has an empty configuration file.
+    pub fn forget_config(&self) {
+        std::fs::write(self.dir.path().join("garenne.toml"), "").expect("a configuration file");
+    }
+
     /// What it has written to its log since the last start.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
@@ -48,7 +53,18 @@ impl Process {
     }
 
     fn spawn(&mut self) {
-        self.address = free_address();
+        // Another test may take the port before the broker does.
+        for _ in 0..10 {
+            self.address = free_address();
+            if self.try_spawn() {
+                return;
+            }
+        }
+        panic!("no port is free for the broker: {}", self.log());
+    }
+
+    /// True when it serves, false when its port is taken.
+    fn try_spawn(&mut self) -> bool {
         let log = std::fs::File::create(self.dir.path().join("log")).expect("a log file");
         let child = command(&self.data_dir(), self.address)
             .arg("--config")
@@ -56,12 +72,18 @@ impl Process {
             .stdout(log.try_clone().expect("a second handle of the log"))
             .stderr(log)
             .spawn();
-        self.child = Some(child.expect("a broker that starts"));
-        let address = self.address;
+        let child = self.child.insert(child.expect("the binary"));
         let start = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            let ended = self.child.as_mut().and_then(|c| c.try_wait().ok().flatten());
-            assert!(ended.is_none() && start.elapsed() < PATIENCE, "it does not listen: {}", self.log());
+        loop {
+            let said = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            if said.contains("Server startup complete") {
+                return true;
+            }
+            if child.try_wait().expect("a child to ask").is_some() {
+                assert!(said.contains("cannot listen"), "it does not start: {said}");
+                return false;
+            }
+            assert!(start.elapsed() < PATIENCE, "it does not start: {said}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -69,6 +91,11 @@ impl Process {
     /// A client with channel 1 open.
     pub fn client(&self) -> Client {
         Client::open(self.address, &Login::default())
+    }
+
+    /// A client, with channel 1 open, whose system takes little for it while it does not read.
+    pub fn client_with_small_buffer(&self) -> Client {
+        Client::open_with_small_buffer(self.address)
     }
 
     /// SIGKILL: it does not get to say or write anything.
@@ -123,8 +150,7 @@ impl Process {
     /// Tries a second broker on the same directory, and waits for its end.
     pub fn start_another(&self) -> Output {
         let mut second = command(&self.data_dir(), free_address());
-        let mut child =
-            second.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a second broker");
+        let mut child = second.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary");
         let start = Instant::now();
         while child.try_wait().expect("a child to ask").is_none() && start.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(5));
