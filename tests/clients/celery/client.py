@@ -51,8 +51,8 @@ def drive():
 
     # More held tasks than the worker's prefetch count (4 * 2): the worker raises its prefetch count for
     # each of them, else the tasks after them would have to wait.
-    due = time.monotonic() + 12
-    late = [add.apply_async((i, 1), countdown=12) for i in range(40)]
+    due = time.monotonic() + 25
+    late = [add.apply_async((i, 1), countdown=25) for i in range(40)]
     expect(add.delay(20, 22).get(timeout=30), 42, "result")
     if time.monotonic() > due:
         raise AssertionError("a task waited for tasks that are due later: basic.qos of a running consumer had no effect")
