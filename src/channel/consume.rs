@@ -158,22 +158,20 @@ impl Channel {
     pub fn deliver(&mut self, context: &mut Context<'_>, delivery: Delivery) {
         let Delivery { consumer: id, entry, .. } = delivery;
         let Some(consumer) = self.consumers.get(&id) else { return };
-        let is_open = self.is_open();
-        if is_open {
-            self.last_tag += 1;
-            let (tag, message) = (self.last_tag, &entry.message);
-            let out = context.out.frames();
-            frame::put_deliver(out, self.number, &consumer.prefix, tag, entry.redelivered, &message.address);
-            context.out.put_content(self.number, message, context.frame_bytes_max);
+        let unsettled = consumer.queue.clone().filter(|_| !consumer.no_ack);
+        if self.is_closing {
+            // Nobody will see it any more: it goes back with what is unsettled.
+            let back = unsettled.map(|queue| Unacked { queue, consumer: Some(id), entry });
+            context.requeues.extend(back);
+            return;
         }
-        if let Some(queue) = consumer.queue.clone().filter(|_| !consumer.no_ack) {
-            // On a channel that is closing it still goes here, to be put back with the others.
-            let tag = if is_open { self.last_tag } else { u64::MAX };
-            let unacked = Unacked { queue, consumer: Some(id), entry };
-            match is_open {
-                true => self.unacked.push(tag, unacked),
-                false => context.requeues.push(unacked),
-            }
+        self.last_tag += 1;
+        let (tag, message) = (self.last_tag, &entry.message);
+        let out = context.out.frames();
+        frame::put_deliver(out, self.number, &consumer.prefix, tag, entry.redelivered, &message.address);
+        context.out.put_content(self.number, message, context.frame_bytes_max);
+        if let Some(queue) = unsettled {
+            self.unacked.push(tag, Unacked { queue, consumer: Some(id), entry });
         }
     }
 
