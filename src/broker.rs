@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use hashbrown::HashMap;
-use store::{QueueId, RecoveredPublish, RecoveredQueue, Store};
+use store::{QueueId, RecoveredQueue, Store};
 use tracing::{error, info, warn};
 
 use crate::alarm::{self, Alarm, Siren};
@@ -15,12 +16,15 @@ use crate::clock::Clock;
 use crate::config::{Config, Seed};
 use crate::delivery::ConsumerId;
 use crate::error::Error;
-use crate::message::Message;
-use crate::queue::{self, DeleteIf, Surroundings, Tick};
+use crate::memory::Memory;
+use crate::queue::{DeleteIf, Surroundings, Tick};
 use crate::roster::Roster;
 use crate::timers::Timers;
 use crate::vhost::definitions::{self, Definition, UserPermission, UserTopicPermission};
 use crate::vhost::{QueueIds, Vhost};
+
+/// How often is looked whether messages take too much memory.
+const MEMORY_PERIOD: Duration = Duration::from_millis(100);
 
 /// A running broker. Everything in it is shared by all connections.
 #[derive(Debug)]
@@ -63,17 +67,18 @@ impl Broker {
             }
         }
         let timers = Arc::new(Timers::new(clock.clone()));
+        let memory = Arc::new(Memory::new(config.message_memory_bytes_max));
         let broker = Broker {
             roster: Roster::default(),
             vhosts: DashMap::new(),
             users: RwLock::default(),
-            surroundings: Surroundings { store, clock, timers },
+            surroundings: Surroundings { store, clock, timers, memory },
             ids: Arc::default(),
             last_consumer: AtomicU64::new(0),
             alarm,
             config,
         };
-        broker.restore(recovered.definitions, recovered.queues, &recovered.publishes);
+        broker.restore(recovered.definitions, recovered.queues);
         broker.seed()?;
         Ok((Arc::new(broker), siren))
     }
@@ -133,12 +138,19 @@ impl Broker {
         }
     }
 
-    fn restore(
-        &self,
-        kept: Vec<(Vec<u8>, Vec<u8>)>,
-        queues: Vec<RecoveredQueue>,
-        publishes: &[RecoveredPublish],
-    ) {
+    /// Has queues that nobody touches give up memory that others need, until the caller stops polling.
+    pub async fn keep_memory(&self) {
+        let mut tick = tokio::time::interval(MEMORY_PERIOD);
+        loop {
+            tick.tick().await;
+            if self.surroundings.memory.is_short() {
+                let vhosts: Vec<Arc<Vhost>> = self.vhosts.iter().map(|vhost| vhost.value().clone()).collect();
+                vhosts.iter().flat_map(|vhost| vhost.queues()).for_each(|queue| queue.page_out());
+            }
+        }
+    }
+
+    fn restore(&self, kept: Vec<(Vec<u8>, Vec<u8>)>, queues: Vec<RecoveredQueue>) {
         let mut definitions: Vec<Definition> = Vec::with_capacity(kept.len());
         for (key, value) in kept {
             match Definition::decode(&key, &value) {
@@ -163,9 +175,8 @@ impl Broker {
         // IMPORTANT: the numbers of deleted queues are not used again, though nobody knows them any more:
         // old records of such a queue may still be in the log. So each start begins above all before.
         self.ids.reserve(QueueId(self.clock().now_ms() << 20));
-        let mut messages = Messages { publishes, made: vec![None; publishes.len()] };
         for definition in definitions {
-            if let Err(reason) = self.restore_one(&definition, &mut queues, &mut messages) {
+            if let Err(reason) = self.restore_one(&definition, &mut queues) {
                 error!(?definition, %reason, "a definition cannot be put back");
             }
         }
@@ -178,7 +189,6 @@ impl Broker {
         &self,
         definition: &Definition,
         queues: &mut HashMap<QueueId, RecoveredQueue>,
-        messages: &mut Messages<'_>,
     ) -> Result<(), Error> {
         match definition {
             Definition::Vhost(kept) => {
@@ -206,7 +216,13 @@ impl Broker {
                 let next_seq = recovered.as_ref().map_or(store::Seq(1), |q| q.next_seq);
                 let queue = self.vhost(&kept.vhost)?.restore_queue(kept, next_seq)?;
                 if let Some(recovered) = recovered {
-                    messages.fill(&queue, &recovered);
+                    queue.restore(&recovered);
+                    info!(
+                        vhost = kept.vhost,
+                        queue = kept.name,
+                        messages = recovered.live,
+                        "queue recovered"
+                    );
                 }
                 Ok(())
             }
@@ -296,36 +312,5 @@ impl Broker {
             }));
         }
         Ok(())
-    }
-}
-
-/// The messages of the log on their way back into queues: made once each, shared by all their queues.
-struct Messages<'a> {
-    publishes: &'a [RecoveredPublish],
-    made: Vec<Option<Arc<Message>>>,
-}
-
-impl Messages<'_> {
-    fn fill(&mut self, queue: &queue::Handle, recovered: &RecoveredQueue) {
-        for kept in &recovered.messages {
-            match self.message(kept.publish) {
-                Some(message) => queue.restore(kept.seq, message, kept.redelivered),
-                None => error!(?queue, seq = kept.seq.0, "a kept message has unreadable properties"),
-            }
-        }
-        let (messages, _) = queue.counts();
-        info!(vhost = %queue.declaration().vhost, queue = queue.name(), messages, "queue recovered");
-    }
-
-    fn message(&mut self, index: usize) -> Option<Arc<Message>> {
-        let made = &mut self.made[index];
-        if made.is_none() {
-            let RecoveredPublish { timestamp_ms, parts: [address, properties, body] } =
-                &self.publishes[index];
-            let message =
-                Message::from_parts(address.clone(), properties.clone(), body.clone(), *timestamp_ms)?;
-            *made = Some(Arc::new(message));
-        }
-        made.clone()
     }
 }

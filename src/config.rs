@@ -32,6 +32,9 @@ pub struct Config {
     pub handshake_timeout_secs: u64,
     /// Publishers are blocked while the disk has less free than this, in octets.
     pub disk_free_bytes_min: u64,
+    /// How much memory waiting messages may take, in octets, before queues leave the middle of long lines
+    /// to the store.
+    pub message_memory_bytes_max: usize,
     /// What the broker says of itself.
     pub server_properties: ServerProperties,
     /// Users, vhosts and permissions to be there after the start.
@@ -151,6 +154,7 @@ impl Default for Config {
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
             handshake_timeout_secs: 10,
             disk_free_bytes_min: 200_000_000,
+            message_memory_bytes_max: 32 * 1024 * 1024,
             server_properties: ServerProperties::default(),
             seed: Seed::default(),
         }

@@ -25,6 +25,7 @@ pub mod alarm;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod memory;
 pub mod roster;
 pub mod shutdown;
 pub mod timers;

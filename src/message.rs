@@ -1,8 +1,11 @@
 //! A message as it travels through the broker: shared by all the queues it reached.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use amqp::Properties;
 use amqp::method::split_address;
 use bytes::Bytes;
+use store::Ticket;
 
 /// A published message. Its parts share the memory they were received in and are never copied on the
 /// way to the log or to a consumer's socket.
@@ -22,19 +25,53 @@ pub struct Message {
     pub ttl_ms: Option<u64>,
     /// Further keys it is routed with (its headers `CC` and `BCC`). Not kept: it is routed once.
     pub copies: Option<Keys>,
+    /// The append that stores it.
+    pub stored_by: StoredBy,
+}
+
+/// The append that stores a message. Set once, after the message has gone to its queues.
+#[derive(Debug)]
+pub struct StoredBy(AtomicU64);
+
+impl StoredBy {
+    /// It is stored since before the start.
+    pub const fn before() -> StoredBy {
+        StoredBy(AtomicU64::new(0))
+    }
+
+    /// It is not stored, or not yet.
+    pub const fn none() -> StoredBy {
+        StoredBy(AtomicU64::new(u64::MAX))
+    }
+
+    /// Notes the append.
+    pub fn set(&self, ticket: Ticket) {
+        self.0.store(ticket.0, Ordering::Relaxed);
+    }
 }
 
 /// Several routing keys.
 pub type Keys = Box<[Box<[u8]>]>;
 
 impl Message {
-    /// A message from its three parts, with what the broker needs to know read from its properties.
-    /// `None` if the properties are not properties.
+    /// A message that the store has kept, from its three parts, with what the broker needs to know read
+    /// from its properties. `None` if the properties are not properties.
     pub fn from_parts(address: Bytes, properties: Bytes, body: Bytes, taken_at_ms: u64) -> Option<Self> {
         let read = Properties::parse(&properties).ok()?;
         let ttl_ms = read.expiration.and_then(|expiration| parse_ttl(expiration).ok());
         let persistent = read.is_persistent();
-        Some(Message { address, properties, body, persistent, taken_at_ms, ttl_ms, copies: None })
+        let stored_by = StoredBy::before();
+        Some(Message { address, properties, body, persistent, taken_at_ms, ttl_ms, copies: None, stored_by })
+    }
+
+    /// Whether the store can bring it back, when it has applied what was appended up to `applied`.
+    pub fn is_applied(&self, applied: Ticket) -> bool {
+        self.stored_by.0.load(Ordering::Relaxed) <= applied.0
+    }
+
+    /// When it wishes to be gone, in milliseconds since 1970.
+    pub fn expires_at_ms(&self) -> Option<u64> {
+        self.ttl_ms.map(|ttl_ms| self.taken_at_ms.saturating_add(ttl_ms))
     }
 
     /// The exchange it was published to.

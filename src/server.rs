@@ -71,13 +71,15 @@ impl Server {
         let disk_free_bytes_min = broker.config.disk_free_bytes_min;
         let watching = siren.watch_disk(&broker.config.data_dir, disk_free_bytes_min);
         let timing = broker.keep_time();
-        tokio::pin!(watching, timing);
+        let tidying = broker.keep_memory();
+        tokio::pin!(watching, timing, tidying);
         info!(address = %broker.config.listen, "Server startup complete");
         loop {
             tokio::select! {
                 () = shutdown.asked() => break,
                 () = &mut watching => {}
                 () = &mut timing => {}
+                () = &mut tidying => {}
                 Some(ended) = connections.join_next() => {
                     if let Err(panic) = ended {
                         error!(%panic, "a connection's task has panicked; please report this");

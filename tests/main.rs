@@ -5,5 +5,6 @@ mod support;
 mod clients;
 mod conversations;
 mod floors;
+mod paging;
 mod recovery;
 mod spec;

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use amqp::method::{Cold, DeliverPrefix, basic};
 use amqp::{Exception, ReplyCode, Table, frame};
+use store::Ticket;
 
 use super::unacked::Unacked;
-use super::{Channel, Context, Flow};
+use super::{Channel, Context, Flow, Then, Wait};
 use crate::delivery::{ConsumerId, Delivery, Resume};
 use crate::error::{Error, Resource};
-use crate::queue::{self, DeleteIf, Joined};
+use crate::queue::{self, DeleteIf, Got, Joined};
 use crate::vhost::{REPLY_TO, Requester, generated};
 
 /// A consumer as its channel knows it.
@@ -176,12 +177,16 @@ impl Channel {
     }
 
     /// basic.get
-    pub(super) fn get(&mut self, context: &mut Context<'_>, get: basic::Get) -> Result<Flow, Exception> {
+    pub fn get(&mut self, context: &mut Context<'_>, get: basic::Get) -> Result<Flow, Exception> {
         let name = self.queue_name(get.queue.as_str())?;
         let queue = context.vhost.queue_to_read(context.caller, &name)?;
-        let Some((entry, remaining)) = queue.get(get.no_ack) else {
-            self.reply(context, Cold::Basic(basic::AMQPMethod::GetEmpty(basic::GetEmpty {})));
-            return Ok(Flow::Go);
+        let (entry, remaining) = match queue.get(get.no_ack, context.outbox) {
+            Got::Message(entry, remaining) => (entry, remaining),
+            Got::Later => return Ok(Flow::Wait(Wait { ticket: Ticket(0), then: Then::Get(get) })),
+            Got::Empty => {
+                self.reply(context, Cold::Basic(basic::AMQPMethod::GetEmpty(basic::GetEmpty {})));
+                return Ok(Flow::Go);
+            }
         };
         self.last_tag += 1;
         let message = &entry.message;

@@ -92,7 +92,7 @@ pub enum Flow {
     Closed,
 }
 
-/// Something to be done when the store has written.
+/// Something to be done when the store has written, or read.
 #[derive(Debug)]
 pub struct Wait {
     /// What has to be durable.
@@ -101,13 +101,15 @@ pub struct Wait {
     pub then: Then,
 }
 
-/// What is done when the store has written.
+/// What is done when the store has written, or read.
 #[derive(Debug)]
 pub enum Then {
     /// The client is told.
     Reply(Cold),
     /// The commit becomes visible, and the client is told.
     Commit(Box<Commit>, Cold),
+    /// The message may have been read by now: basic.get is tried again.
+    Get(basic::Get),
 }
 
 /// A channel of a connection.

@@ -11,7 +11,7 @@ use store::{Operation, Publish, Ticket, Urgency};
 
 use super::assembly::Published;
 use super::{Channel, Context, Mode};
-use crate::message::{Keys, Message, parse_ttl};
+use crate::message::{Keys, Message, StoredBy, parse_ttl};
 use crate::queue;
 use crate::vhost::{REPLY_TO, is_reply_name};
 
@@ -25,6 +25,8 @@ pub struct Batch {
     /// Channels in confirm mode that published.
     confirming: Vec<u16>,
     operations: Vec<Operation>,
+    /// The messages of the operations.
+    stored: Vec<Arc<Message>>,
 }
 
 #[derive(Debug)]
@@ -76,12 +78,16 @@ impl Batch {
             let destinations: SmallVec<[_; 1]> = stored.collect();
             if !destinations.is_empty() {
                 self.operations.push(Operation::Publish(publish_operation(&message, destinations)));
+                self.stored.push(message);
             }
         }
         self.queues.clear();
         let urgency = if self.confirming.is_empty() { Urgency::Lazy } else { Urgency::Sync };
         let ticket =
             (!self.operations.is_empty()).then(|| session.append(self.operations.drain(..), urgency));
+        for message in self.stored.drain(..) {
+            message.stored_by.set(ticket.unwrap_or(Ticket(0)));
+        }
         (ticket, self.confirming.drain(..))
     }
 }
@@ -93,6 +99,7 @@ pub fn publish_operation(
 ) -> Publish {
     Publish {
         timestamp_ms: message.taken_at_ms,
+        expires_at_ms: message.expires_at_ms(),
         destinations,
         parts: [message.address.clone(), message.properties.clone(), message.body.clone()],
     }
@@ -134,6 +141,7 @@ impl Channel {
             persistent,
             ttl_ms,
             copies,
+            stored_by: StoredBy::none(),
             taken_at_ms: context.now_ms,
             properties: rewritten.unwrap_or_else(|| properties.clone()),
             address: head.address,

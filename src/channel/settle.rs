@@ -3,8 +3,7 @@
 use amqp::method::{Ack, Cold, basic};
 use amqp::{Exception, ReplyCode};
 use hashbrown::HashMap;
-use smallvec::SmallVec;
-use store::{Operation, Seq, Urgency};
+use store::{Operation, Runs, Urgency};
 
 use super::unacked::Unacked;
 use super::{Channel, Context, Flow, Mode};
@@ -35,7 +34,7 @@ struct Group {
     queue: queue::Handle,
     consumer: Option<ConsumerId>,
     count: usize,
-    stored: SmallVec<[Seq; 4]>,
+    stored: Runs,
 }
 
 impl Settlements {
@@ -52,7 +51,7 @@ impl Settlements {
                 queue: unacked.queue,
                 consumer: unacked.consumer,
                 count: 0,
-                stored: SmallVec::new(),
+                stored: Runs::default(),
             });
             self.groups.len() - 1
         });
@@ -66,7 +65,7 @@ impl Settlements {
     /// The operations that make it last; for a commit, which stores them itself.
     pub fn operations(&self) -> impl Iterator<Item = Operation> + '_ {
         let stored = self.groups.iter().filter(|g| !g.stored.is_empty());
-        stored.map(|g| Operation::Settle { queue: g.queue.id(), seqs: g.stored.clone() })
+        stored.map(|g| Operation::Settle { queue: g.queue.id(), runs: g.stored.clone() })
     }
 
     /// Tells the store, then the queues, which deliver into the credit that came back.

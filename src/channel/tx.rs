@@ -126,7 +126,12 @@ impl Channel {
         let reply = Cold::Tx(tx::AMQPMethod::CommitOk(tx::CommitOk {}));
         let mut operations = Vec::new();
         let mut inserts: HashMap<queue::Handle, Numbered> = HashMap::new();
-        for Publish { message, mandatory, queues } in transaction.publishes {
+        let mut kept: Vec<Arc<Message>> = Vec::new();
+        for Publish { mut message, mandatory, queues } in transaction.publishes {
+            if let Some(message) = Arc::get_mut(&mut message) {
+                // It is published now, so its time to live begins now.
+                message.taken_at_ms = context.now_ms;
+            }
             if queues.is_empty() {
                 let is_answered = is_direct_reply(&message)
                     && context.vhost.requesters().answer(message.routing_key(), &message);
@@ -145,6 +150,7 @@ impl Channel {
             }
             if !stored.is_empty() {
                 operations.push(Operation::Publish(publish_operation(&message, stored)));
+                kept.push(message);
             }
         }
         let mut commit = Commit { inserts, settlements: Settlements::default(), requeues: Vec::new() };
@@ -163,6 +169,7 @@ impl Channel {
             return Ok(Flow::Go);
         }
         let ticket = context.session.append([Operation::Atomic(operations)], Urgency::Sync);
+        kept.iter().for_each(|message| message.stored_by.set(ticket));
         Ok(Flow::Wait(Wait { ticket, then: Then::Commit(Box::new(commit), reply) }))
     }
 

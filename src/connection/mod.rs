@@ -404,16 +404,21 @@ impl Connection {
         if !channel.is_open() {
             return self.handle_on_closed(frame);
         }
-        match channel.handle(context!(self, whole, now_ms), frame) {
+        let outcome = channel.handle(context!(self, whole, now_ms), frame);
+        self.go_on(frame.channel, outcome);
+    }
+
+    fn go_on(&mut self, number: u16, outcome: Result<Flow, Failure>) {
+        match outcome {
             Ok(Flow::Go) => {}
-            Ok(Flow::Wait(wait)) => self.parked = Some((frame.channel, wait)),
-            Ok(Flow::Cancelled { consumer, reply }) => self.cancelled(frame.channel, consumer, reply),
+            Ok(Flow::Wait(wait)) => self.parked = Some((number, wait)),
+            Ok(Flow::Cancelled { consumer, reply }) => self.cancelled(number, consumer, reply),
             Ok(Flow::Closed) => {
-                self.close_channel(frame.channel);
-                self.channels.remove(&frame.channel);
-                self.put(frame.channel, channel_close_ok());
+                self.close_channel(number);
+                self.channels.remove(&number);
+                self.put(number, channel_close_ok());
             }
-            Err(failure) => self.fail(frame.channel, failure),
+            Err(failure) => self.fail(number, failure),
         }
     }
 
@@ -595,6 +600,11 @@ impl Connection {
     /// back, and its messages are not to be seen before it has arrived.
     async fn settle_parked(&mut self) {
         while let Some((_, wait)) = &self.parked {
+            if matches!(wait.then, Then::Get(_)) {
+                // Nobody waits for it any more.
+                self.parked = None;
+                return;
+            }
             if wait.ticket > self.session.durable() {
                 self.outbox.rung().await;
                 continue;
@@ -638,7 +648,7 @@ impl Connection {
         self.confirming.retain(|number| channels.get_mut(number).is_some_and(|c| c.confirm(out, durable)));
     }
 
-    /// The store has written what a channel waited for.
+    /// The store has written, or read, what a channel waited for.
     fn unpark(&mut self, number: u16, wait: Wait) {
         let reply = match wait.then {
             Then::Reply(reply) => reply,
@@ -646,6 +656,13 @@ impl Connection {
                 commit.finish();
                 self.channels.get_mut(&number).into_iter().for_each(Channel::give_back_credit);
                 reply
+            }
+            Then::Get(get) => {
+                const GET: (u16, u16) = (60, 70);
+                let nothing = Bytes::new();
+                let Some(channel) = self.channels.get_mut(&number).filter(|c| c.is_open()) else { return };
+                let outcome = channel.get(context!(self, &nothing, 0), get);
+                return self.go_on(number, outcome.map_err(|e| Failure::of(e, GET)));
             }
         };
         if self.phase == Phase::Running {

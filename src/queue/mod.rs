@@ -1,7 +1,8 @@
 //! A queue: messages in order, and the consumers they go to.
 //!
-//! The state is a pure machine (`state.rs`); this shell holds its lock, tells the store what is gone
-//! and rings the connections that got something. A handle is cheap to clone and compares by identity.
+//! The state is a pure machine (`state.rs`); this shell holds its lock, tells the store what is gone,
+//! has it bring back what is wanted, and rings the connections that got something. A handle is cheap to
+//! clone and compares by identity.
 
 mod arguments;
 mod consumers;
@@ -12,18 +13,20 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use amqp::Table;
-use store::{Operation, QueueId, Seq, Store, Urgency};
+use store::{Operation, Page, QueueId, RecoveredQueue, Run, Seq, Store, Urgency, Wanted};
+use tracing::error;
 
 pub use arguments::{Arguments, integer, other_type_text, type_name};
 pub use consumers::Consumer;
-pub use state::{Dead, DeleteIf, Joined, Kept};
+pub use state::{Dead, DeleteIf, Got, Joined, Kept};
 
 use crate::clock::Clock;
 use crate::delivery::{ConnectionId, ConsumerId, Entry, Resume};
+use crate::memory::Memory;
 use crate::message::Message;
-use crate::outbox::Event;
+use crate::outbox::{Event, Outbox};
 use crate::timers::Timers;
-use state::{Effects, State};
+use state::{Allowance, Effects, State};
 
 /// What a queue was declared with.
 #[derive(Clone, Debug)]
@@ -61,6 +64,8 @@ pub struct Surroundings {
     pub clock: Clock,
     /// Where it asks to be looked at again; [`Handle::tick`] is then called.
     pub timers: Arc<Timers<WeakHandle>>,
+    /// How much memory its messages may take.
+    pub memory: Arc<Memory>,
 }
 
 /// A queue, shared by all who use it.
@@ -84,6 +89,8 @@ struct Guarded {
     state: State,
     /// The soonest time for which a timer is out.
     timer_at_ms: u64,
+    /// What the state takes of the memory for messages.
+    used_bytes: usize,
 }
 
 /// What time has done to a queue.
@@ -100,7 +107,8 @@ impl Handle {
     pub fn new(id: QueueId, declaration: Declaration, next_seq: Seq, surroundings: Surroundings) -> Self {
         let now_ms = surroundings.clock.now_ms();
         let state = State::new(declaration.arguments, declaration.is_kept(), next_seq, now_ms);
-        let state = Mutex::new(Guarded { state, timer_at_ms: u64::MAX });
+        let state = Mutex::new(Guarded { state, timer_at_ms: u64::MAX, used_bytes: 0 });
+        surroundings.memory.enter();
         let handle = Handle(Arc::new(Queue { id, declaration, surroundings, state }));
         handle.set_timer(&mut handle.lock());
         handle
@@ -137,21 +145,25 @@ impl Handle {
         self.lock().state.unacked_count()
     }
 
-    /// Puts a message back that was there before the restart.
-    pub fn restore(&self, seq: Seq, message: Arc<Message>, redelivered: bool) {
-        let mut guarded = self.lock();
-        let since_ms = message.taken_at_ms;
-        guarded.state.insert(seq, message, redelivered, since_ms);
-        self.set_timer(&mut guarded);
+    /// It has messages from before the start.
+    pub fn restore(&self, recovered: &RecoveredQueue) {
+        self.act(|state, _, _| state.restore(recovered));
+    }
+
+    /// Leaves to the store what it can of a long queue that nobody has touched for a while, if memory is
+    /// short.
+    pub fn page_out(&self) {
+        self.act(|_, _, _| ());
     }
 
     /// Adds messages and delivers. Returns the number of the first one; the others follow without a
     /// gap. `None` if the queue is gone.
     pub fn enqueue(&self, messages: &[Arc<Message>]) -> Option<Seq> {
-        self.act(|state, now_ms, _| {
+        let taken_at_ms = messages.first()?.taken_at_ms;
+        self.act_at(taken_at_ms, |state, _| {
             let first = state.reserve(messages.len())?;
             for (seq, message) in (first.0..).zip(messages) {
-                state.insert(Seq(seq), message.clone(), false, now_ms);
+                state.insert(Seq(seq), message.clone());
             }
             Some(first)
         })
@@ -159,14 +171,18 @@ impl Handle {
 
     /// Takes a number for one message that will come later with [`Handle::insert`].
     pub fn reserve(&self) -> Option<Seq> {
-        self.lock().state.reserve(1)
+        let mut guarded = self.lock();
+        let seq = guarded.state.reserve(1)?;
+        guarded.state.expect(seq);
+        Some(seq)
     }
 
     /// Adds messages under numbers that were reserved, and delivers.
-    pub fn insert(&self, messages: impl IntoIterator<Item = (Seq, Arc<Message>)>) {
-        self.act(|state, now_ms, _| {
+    pub fn insert(&self, messages: Vec<(Seq, Arc<Message>)>) {
+        let Some((_, first)) = messages.first() else { return };
+        self.act_at(first.taken_at_ms, |state, _| {
             for (seq, message) in messages {
-                state.insert(seq, message, false, now_ms);
+                state.insert(seq, message);
             }
         });
     }
@@ -188,9 +204,9 @@ impl Handle {
         self.act(|state, _, _| state.set_prefetch(id, prefetch));
     }
 
-    /// Takes the first message by basic.get, with the count of those behind it.
-    pub fn get(&self, no_ack: bool) -> Option<(Entry, usize)> {
-        self.act(|state, now_ms, effects| state.get(no_ack, now_ms, effects))
+    /// Takes the first message by basic.get. If it has still to be read, `outbox` is rung then.
+    pub fn get(&self, no_ack: bool, outbox: &Arc<Outbox>) -> Got {
+        self.act(|state, now_ms, effects| state.get(no_ack, outbox, now_ms, effects))
     }
 
     /// Delivered messages are settled; the caller tells the store.
@@ -247,10 +263,17 @@ impl Handle {
     /// Runs a command under the lock, delivers what can be delivered, and carries out the effects.
     fn act<T>(&self, command: impl FnOnce(&mut State, u64, &mut Effects) -> T) -> T {
         let now_ms = self.0.surroundings.clock.now_ms();
+        self.act_at(now_ms, |state, effects| command(state, now_ms, effects))
+    }
+
+    /// The same at the time when messages were taken, which may be a moment ago: one that lives no longer
+    /// than that moment must find its consumer.
+    fn act_at<T>(&self, now_ms: u64, command: impl FnOnce(&mut State, &mut Effects) -> T) -> T {
         let mut effects = Effects::default();
         let mut guarded = self.lock();
-        let result = command(&mut guarded.state, now_ms, &mut effects);
+        let result = command(&mut guarded.state, &mut effects);
         guarded.state.deliver(now_ms, &|| Arc::new(self.clone()), &mut effects);
+        self.turn_pages(&mut guarded, &mut effects);
         self.set_timer(&mut guarded);
         drop(guarded);
         self.carry_out(effects);
@@ -264,12 +287,51 @@ impl Handle {
             operations.push(Operation::Delivered { queue, through });
         }
         if !effects.gone.is_empty() {
-            operations.push(Operation::Settle { queue, seqs: effects.gone.into() });
+            operations.push(Operation::Settle { queue, runs: effects.gone.into_iter().collect() });
+        }
+        if !effects.gone_away.is_empty() {
+            operations.push(Operation::Purge { queue, runs: effects.gone_away });
         }
         if !operations.is_empty() {
             self.0.surroundings.store.append(operations, Urgency::Lazy);
         }
+        if effects.missing > 0 {
+            error!(queue = ?self, messages = effects.missing, "messages that were kept cannot be brought back");
+        }
+        if let Some((run, bytes_max)) = effects.wanted {
+            let handle = self.downgrade();
+            let then = move |page| {
+                if let Some(queue) = handle.upgrade() {
+                    queue.page_in(run.first, page);
+                }
+            };
+            self.0.surroundings.store.read(Wanted { queue, run, bytes_max }, Box::new(then));
+        }
         effects.ring.iter().for_each(|outbox| outbox.ring());
+    }
+
+    fn turn_pages(&self, guarded: &mut Guarded, effects: &mut Effects) {
+        let Surroundings { memory, store, .. } = &self.0.surroundings;
+        let keep_bytes = memory.share_bytes();
+        let page_bytes = memory.page_bytes();
+        guarded.state.turn_pages(Allowance { keep_bytes, page_bytes, applied: store.applied() }, effects);
+        let used_bytes = guarded.state.bytes();
+        memory.changed(guarded.used_bytes, used_bytes);
+        guarded.used_bytes = used_bytes;
+    }
+
+    /// The store has brought messages.
+    fn page_in(&self, first: Seq, page: Page) {
+        let mut messages = Vec::with_capacity(page.messages.len());
+        for stored in page.messages {
+            let [address, properties, body] = stored.parts;
+            match Message::from_parts(address, properties, body, stored.timestamp_ms) {
+                Some(message) => messages.push((stored.seq, Arc::new(message))),
+                None => error!(queue = ?self, seq = stored.seq.0, "a kept message has unreadable properties"),
+            }
+        }
+        let run = Run { first, last: page.through };
+        self.act(|state, _, effects| state.page_in(run, messages, effects));
     }
 
     fn set_timer(&self, guarded: &mut Guarded) {
@@ -282,6 +344,13 @@ impl Handle {
 
     fn lock(&self) -> MutexGuard<'_, Guarded> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let guarded = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.surroundings.memory.leave(guarded.used_bytes);
     }
 }
 

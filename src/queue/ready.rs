@@ -1,23 +1,316 @@
 //! The messages of a queue that wait for a consumer, in order, and which of them are due to expire.
+//!
+//! A short queue is all in memory. Of a long one, only both ends are; what is between them is in the
+//! store alone and is brought back a page at a time:
+//!
+//! ```text
+//!            returned (in memory, at their old places)
+//!               │
+//!   pop <── front │ away: a run of numbers, in the store │ back <── insert
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use store::Seq;
+use store::{Run, Runs, Seq, Ticket};
 
 use crate::delivery::Entry;
 
+/// What an entry takes beside its message, in octets, about.
+const ENTRY_BYTES: usize = 200;
+
 /// Ready messages. New ones come in at the back; returned ones go back to their old place.
 ///
-/// Nearly all messages only ever see `line`: in at the back, out at the front. What comes out of turn
+/// Nearly all messages only ever see the line: in at the back, out at the front. What comes out of turn
 /// (a requeue, a commit that waited for its sync) stands in `returned` until the line gets there.
 #[derive(Debug, Default)]
 pub struct Ready {
-    line: VecDeque<Slot>,
+    front: Line,
+    away: Option<Away>,
+    /// Empty unless something is away.
+    back: Line,
     returned: BTreeMap<Seq, Entry>,
-    /// Empty slots in `line`, left by messages that expired in the middle.
-    gaps: usize,
-    /// When each message with a time to live is due. Messages without one are not here.
+    returned_bytes: usize,
+    /// When each message with a time to live of its own is due, wherever it is.
     due: BTreeSet<(u64, Seq)>,
+    /// The highest number that has come. The line only takes higher ones, so it is in order.
+    newest: Seq,
+    /// Numbers whose messages are still to come, though higher ones may be there.
+    expected: BTreeSet<Seq>,
+    /// Numbers behind the first of the line whose messages did not stand in it. They, and those that
+    /// are expected, are not the store's to bring back with the others.
+    apart: BTreeSet<Seq>,
+}
+
+/// Messages that are in the store and not in memory.
+#[derive(Debug)]
+struct Away {
+    run: Run,
+    count: u64,
+}
+
+impl Ready {
+    /// How many messages are ready.
+    pub fn len(&self) -> usize {
+        let away = self.away.as_ref().map_or(0, |away| away.count as usize);
+        self.front.len() + away + self.back.len() + self.returned.len()
+    }
+
+    /// Whether none is ready.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What is in memory takes so many octets, about.
+    pub fn bytes(&self) -> usize {
+        self.front.bytes + self.back.bytes + self.returned_bytes
+    }
+
+    /// What is in memory and could be away, in octets, about.
+    pub fn stored_bytes(&self) -> usize {
+        self.front.stored_bytes + self.back.stored_bytes
+    }
+
+    /// Adds a new message, or puts one back at its place.
+    pub fn insert(&mut self, entry: Entry) {
+        if let Some(at_ms) = entry.message.expires_at_ms() {
+            self.due.insert((at_ms, entry.seq));
+        }
+        self.expected.remove(&entry.seq);
+        if entry.seq <= self.newest {
+            self.stand_apart(entry);
+            return;
+        }
+        self.newest = entry.seq;
+        if self.away.is_some() { self.back.push(entry) } else { self.front.push(entry) }
+    }
+
+    /// A message of this number will come, perhaps later than higher ones.
+    pub fn expect(&mut self, seq: Seq) {
+        self.expected.insert(seq);
+    }
+
+    /// Takes the first message. `None` if there is none, or it is away.
+    pub fn pop(&mut self) -> Option<Entry> {
+        let entry = match self.first_returned() {
+            Some(first) => {
+                let entry = self.returned.remove(&first)?;
+                self.returned_bytes -= bytes(&entry);
+                entry
+            }
+            None => self.front.pop()?,
+        };
+        self.forget(&entry);
+        Some(entry)
+    }
+
+    /// Whether [`Ready::pop`] would take one.
+    pub fn has_next(&self) -> bool {
+        self.front.len() > 0 || self.first_returned().is_some()
+    }
+
+    /// The first of the returned messages, if it is before all others.
+    fn first_returned(&self) -> Option<Seq> {
+        let first = self.returned.keys().next().copied()?;
+        let away = self.away.as_ref().map(|away| away.run.first);
+        self.front.first().map(|entry| entry.seq).or(away).is_none_or(|line| first < line).then_some(first)
+    }
+
+    fn first(&self) -> Option<&Entry> {
+        self.first_returned().and_then(|first| self.returned.get(&first)).or_else(|| self.front.first())
+    }
+
+    /// Takes everything: how many messages, the numbers of those that the store knows and that were in
+    /// memory, and the runs of those that were away.
+    pub fn drain(&mut self) -> (usize, Vec<Seq>, Runs) {
+        let all = std::mem::take(self);
+        let n = all.len();
+        let here = all.returned.values().chain(all.front.entries()).chain(all.back.entries());
+        let stored = here.filter(|entry| entry.stored).map(|entry| entry.seq).collect();
+        let elsewhere: BTreeSet<Seq> = all.apart.union(&all.expected).copied().collect();
+        let runs = all.away.map(|away| without(away.run, &elsewhere)).unwrap_or_default();
+        (self.newest, self.expected) = (all.newest, all.expected);
+        (n, stored, runs)
+    }
+
+    /// When the next message is due to expire, so far as that is known.
+    pub fn next_due(&self) -> Option<u64> {
+        let first = self.first().map(|entry| entry.expires_at_ms).filter(|at_ms| *at_ms != u64::MAX);
+        self.due.first().map(|(at_ms, _)| *at_ms).into_iter().chain(first).min()
+    }
+
+    /// Takes a message that is due by `now_ms`: its number, and whether the store knows it.
+    pub fn pop_expired(&mut self, now_ms: u64) -> Option<(Seq, bool)> {
+        // Those that have only the queue's time to live are due in their order.
+        if self.first().is_some_and(|entry| entry.expires_at_ms <= now_ms) {
+            return self.pop().map(|entry| (entry.seq, entry.stored));
+        }
+        let (_, seq) = self.due.first().copied().filter(|(at_ms, _)| *at_ms <= now_ms)?;
+        self.due.pop_first();
+        if let Some(entry) = self.returned.remove(&seq) {
+            self.returned_bytes -= bytes(&entry);
+            return Some((seq, entry.stored));
+        }
+        if let Some(entry) = self.front.take(seq).or_else(|| self.back.take(seq)) {
+            return Some((seq, entry.stored));
+        }
+        if let Some(away) = &mut self.away {
+            away.count -= 1;
+        }
+        self.join();
+        Some((seq, true))
+    }
+
+    /// Messages of before a start, which are all in the store: how many, in which run, and when those
+    /// are due that have a time to live of their own.
+    pub fn restore(&mut self, run: Run, count: u64, expiring: impl IntoIterator<Item = (Seq, u64)>) {
+        self.due.extend(expiring.into_iter().map(|(seq, at_ms)| (at_ms, seq)));
+        self.newest = run.last;
+        self.away = (count > 0).then_some(Away { run, count });
+    }
+
+    /// Lets go of messages in the middle until the line takes no more than `keep_bytes`, so far as the
+    /// store can bring them back: it has applied what was appended up to `applied`.
+    pub fn page_out(&mut self, keep_bytes: usize, applied: Ticket) {
+        let keep_each = keep_bytes / 2;
+        let can_go = |entry: &Entry| entry.stored && entry.message.is_applied(applied);
+        if self.front.bytes > keep_each && self.front.len() > 1 && self.front.middle().is_some_and(can_go) {
+            self.front_out(keep_each, can_go);
+        }
+        let Some(away) = &mut self.away else { return };
+        while self.back.bytes > keep_each
+            && let Some(first) = self.back.first()
+            && (can_go(first) || !first.stored)
+            && let Some(entry) = self.back.pop()
+        {
+            if entry.stored {
+                away.run.last = entry.seq;
+                away.count += 1;
+            } else {
+                self.apart.insert(entry.seq);
+                self.returned_bytes += bytes(&entry);
+                self.returned.insert(entry.seq, entry);
+            }
+        }
+    }
+
+    /// The far end of the front goes, but not the first message: somebody may be on the way to take it.
+    /// What is newest, and not applied yet, becomes the back.
+    fn front_out(&mut self, keep_bytes: usize, can_go: impl Fn(&Entry) -> bool) {
+        while self.front.bytes > keep_bytes
+            && self.front.len() > 1
+            && let Some(entry) = self.front.pop_last()
+        {
+            match &mut self.away {
+                Some(away) if can_go(&entry) => {
+                    away.run.first = entry.seq;
+                    away.count += 1;
+                }
+                Some(_) => self.stand_apart(entry),
+                None if can_go(&entry) => {
+                    self.away = Some(Away { run: Run { first: entry.seq, last: entry.seq }, count: 1 });
+                }
+                None => self.back.push_first(entry),
+            }
+        }
+        self.join();
+    }
+
+    /// What the store should bring next; nothing if nothing is away.
+    pub fn away(&self) -> Option<Run> {
+        self.away.as_ref().map(|away| away.run)
+    }
+
+    /// How much of the front is in memory, in octets.
+    pub fn front_bytes(&self) -> usize {
+        self.front.bytes
+    }
+
+    /// The store has brought what is live in `run`. If that is not what comes next any more, nothing
+    /// happens. Returns how many messages were counted on and are not in the store: none, in a good world.
+    pub fn page_in(&mut self, run: Run, entries: impl IntoIterator<Item = Entry>) -> u64 {
+        let Some(away) = self.away.as_mut().filter(|away| away.run.first == run.first) else { return 0 };
+        for entry in entries {
+            let seq = entry.seq;
+            // Those that are due and not in the list have expired in the meantime.
+            let is_gone =
+                entry.message.expires_at_ms().is_some_and(|at_ms| !self.due.contains(&(at_ms, seq)));
+            if is_gone || self.apart.contains(&seq) || self.expected.contains(&seq) {
+                continue;
+            }
+            away.count = away.count.saturating_sub(1);
+            self.front.push(entry);
+        }
+        away.run.first = Seq(run.last.0 + 1);
+        let is_over = away.run.first > away.run.last;
+        let missing = if is_over { std::mem::take(&mut away.count) } else { 0 };
+        self.join();
+        self.tidy_apart();
+        missing
+    }
+
+    /// Front and back are one line again when nothing is away between them.
+    fn join(&mut self) {
+        if self.away.as_ref().is_some_and(|away| away.count > 0) {
+            return;
+        }
+        self.away = None;
+        self.front.append(&mut self.back);
+    }
+
+    fn stand_apart(&mut self, entry: Entry) {
+        self.apart.insert(entry.seq);
+        self.returned_bytes += bytes(&entry);
+        self.returned.insert(entry.seq, entry);
+        self.tidy_apart();
+    }
+
+    /// Only what is behind the first of the line can ever be away.
+    fn tidy_apart(&mut self) {
+        let away = self.away.as_ref().map(|away| away.run.first);
+        match self.front.first().map(|entry| entry.seq).or(away) {
+            None => self.apart.clear(),
+            Some(first) if self.apart.first().is_some_and(|apart| *apart < first) => {
+                self.apart = self.apart.split_off(&first);
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn forget(&mut self, entry: &Entry) {
+        if let Some(at_ms) = entry.message.expires_at_ms() {
+            self.due.remove(&(at_ms, entry.seq));
+        }
+    }
+}
+
+/// A run without these numbers.
+fn without(run: Run, apart: &BTreeSet<Seq>) -> Runs {
+    let mut runs = Runs::default();
+    let mut first = run.first;
+    for seq in apart.range(run.first..=run.last) {
+        if first < *seq {
+            runs.push_run(Run { first, last: Seq(seq.0 - 1) });
+        }
+        first = Seq(seq.0 + 1);
+    }
+    if first <= run.last {
+        runs.push_run(Run { first, last: run.last });
+    }
+    runs
+}
+
+fn bytes(entry: &Entry) -> usize {
+    entry.message.wire_bytes() + ENTRY_BYTES
+}
+
+/// Messages one behind the other, in memory, with gaps where one has expired.
+#[derive(Debug, Default)]
+struct Line {
+    slots: VecDeque<Slot>,
+    /// Empty slots; the first slot is never empty.
+    gaps: usize,
+    bytes: usize,
+    stored_bytes: usize,
 }
 
 /// So many empty slots are not worth tidying up.
@@ -29,96 +322,94 @@ struct Slot {
     entry: Option<Entry>,
 }
 
-impl Ready {
-    /// How many messages are ready.
-    pub fn len(&self) -> usize {
-        self.line.len() - self.gaps + self.returned.len()
+impl Line {
+    fn len(&self) -> usize {
+        self.slots.len() - self.gaps
     }
 
-    /// Whether none is ready.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    fn first(&self) -> Option<&Entry> {
+        self.slots.front().and_then(|slot| slot.entry.as_ref())
     }
 
-    /// Adds a new message, or puts one back at its place.
-    pub fn insert(&mut self, entry: Entry) {
-        if entry.expires_at_ms != u64::MAX {
-            self.due.insert((entry.expires_at_ms, entry.seq));
-        }
-        if self.line.back().is_none_or(|last| last.seq < entry.seq) {
-            self.line.push_back(Slot { seq: entry.seq, entry: Some(entry) });
-        } else {
-            self.returned.insert(entry.seq, entry);
-        }
+    /// One from about the middle.
+    fn middle(&self) -> Option<&Entry> {
+        self.slots.get(self.slots.len() / 2).and_then(|slot| slot.entry.as_ref()).or_else(|| self.first())
     }
 
-    /// Takes the first message.
-    pub fn pop(&mut self) -> Option<Entry> {
-        self.drop_front_gaps();
-        let line_front = self.line.front().map(|slot| slot.seq);
-        let returned_front = self.returned.keys().next().copied();
-        let from_line = match (line_front, returned_front) {
-            (None, None) => return None,
-            (Some(line), Some(returned)) => line < returned,
-            (line, _) => line.is_some(),
-        };
-        let entry = if from_line {
-            self.line.pop_front().and_then(|slot| slot.entry)
-        } else {
-            self.returned.pop_first().map(|(_, entry)| entry)
-        }?;
-        self.forget(&entry);
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.slots.iter().filter_map(|slot| slot.entry.as_ref())
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.count_in(&entry);
+        self.slots.push_back(Slot { seq: entry.seq, entry: Some(entry) });
+    }
+
+    fn push_first(&mut self, entry: Entry) {
+        self.count_in(&entry);
+        self.slots.push_front(Slot { seq: entry.seq, entry: Some(entry) });
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        let entry = self.slots.pop_front()?.entry?;
+        self.count_out(&entry);
+        self.drop_first_gaps();
         Some(entry)
     }
 
-    /// Takes everything, in order.
-    pub fn drain(&mut self) -> Vec<Entry> {
-        std::iter::from_fn(|| self.pop()).collect()
-    }
-
-    /// When the next message is due to expire.
-    pub fn next_due(&self) -> Option<u64> {
-        self.due.first().map(|&(at_ms, _)| at_ms)
-    }
-
-    /// Takes a message that is due by `now_ms`, in the order in which they are due.
-    pub fn pop_expired(&mut self, now_ms: u64) -> Option<Entry> {
-        let &(at_ms, seq) = self.due.first()?;
-        if at_ms > now_ms {
-            return None;
+    fn pop_last(&mut self) -> Option<Entry> {
+        loop {
+            let slot = self.slots.pop_back()?;
+            let Some(entry) = slot.entry else {
+                self.gaps -= 1;
+                continue;
+            };
+            self.count_out(&entry);
+            return Some(entry);
         }
-        let entry = match self.returned.remove(&seq) {
-            Some(entry) => entry,
-            None => self.take_from_line(seq),
-        };
-        self.forget(&entry);
-        Some(entry)
     }
 
-    fn take_from_line(&mut self, seq: Seq) -> Entry {
-        let at = self.line.binary_search_by_key(&seq, |slot| slot.seq);
-        let slot = &mut self.line[at.expect("a due message is ready")];
-        let entry = slot.entry.take().expect("a due message is there");
+    fn take(&mut self, seq: Seq) -> Option<Entry> {
+        let at = self.slots.binary_search_by_key(&seq, |slot| slot.seq).ok()?;
+        let entry = self.slots[at].entry.take()?;
+        self.count_out(&entry);
         self.gaps += 1;
-        self.drop_front_gaps();
-        if self.gaps > GAPS_MIN && self.gaps > self.line.len() / 2 {
+        self.drop_first_gaps();
+        if self.gaps > GAPS_MIN && self.gaps > self.slots.len() / 2 {
             // One old message at the front must not keep the places of all that expired behind it.
-            self.line.retain(|slot| slot.entry.is_some());
+            self.slots.retain(|slot| slot.entry.is_some());
             self.gaps = 0;
         }
-        entry
+        Some(entry)
     }
 
-    fn drop_front_gaps(&mut self) {
-        while self.gaps > 0 && self.line.front().is_some_and(|slot| slot.entry.is_none()) {
-            self.line.pop_front();
-            self.gaps -= 1;
+    fn append(&mut self, other: &mut Line) {
+        if self.slots.is_empty() {
+            std::mem::swap(self, other);
+            return;
         }
+        self.slots.append(&mut other.slots);
+        self.gaps += std::mem::take(&mut other.gaps);
+        self.bytes += std::mem::take(&mut other.bytes);
+        self.stored_bytes += std::mem::take(&mut other.stored_bytes);
     }
 
-    fn forget(&mut self, entry: &Entry) {
-        if entry.expires_at_ms != u64::MAX {
-            self.due.remove(&(entry.expires_at_ms, entry.seq));
+    fn count_in(&mut self, entry: &Entry) {
+        let bytes = bytes(entry);
+        self.bytes += bytes;
+        self.stored_bytes += if entry.stored { bytes } else { 0 };
+    }
+
+    fn count_out(&mut self, entry: &Entry) {
+        let bytes = bytes(entry);
+        self.bytes -= bytes;
+        self.stored_bytes -= if entry.stored { bytes } else { 0 };
+    }
+
+    fn drop_first_gaps(&mut self) {
+        while self.gaps > 0 && self.slots.front().is_some_and(|slot| slot.entry.is_none()) {
+            self.slots.pop_front();
+            self.gaps -= 1;
         }
     }
 }
@@ -126,10 +417,12 @@ impl Ready {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::message::Message;
+    use crate::message::{Message, StoredBy};
     use bytes::Bytes;
+    use proptest::prelude::*;
     use std::sync::Arc;
 
+    /// A stored message; `expires_at_ms` is its own time to live, `u64::MAX` for none.
     pub(crate) fn entry(seq: u64, expires_at_ms: u64) -> Entry {
         let message = Message::from_parts(
             amqp::method::address("", "q").into(),
@@ -137,17 +430,19 @@ pub(crate) mod tests {
             Bytes::from(seq.to_string()),
             0,
         );
-        Entry {
-            seq: Seq(seq),
-            redelivered: false,
-            stored: true,
-            expires_at_ms,
-            message: Arc::new(message.unwrap()),
-        }
+        let mut message = message.unwrap();
+        message.ttl_ms = (expires_at_ms != u64::MAX).then_some(expires_at_ms);
+        message.stored_by = StoredBy::none();
+        message.stored_by.set(Ticket(seq));
+        Entry { seq: Seq(seq), redelivered: false, stored: true, expires_at_ms, message: Arc::new(message) }
     }
 
     fn seqs(ready: &mut Ready) -> Vec<u64> {
-        ready.drain().into_iter().map(|e| e.seq.0).collect()
+        std::iter::from_fn(|| ready.pop()).map(|e| e.seq.0).collect()
+    }
+
+    fn expired(ready: &mut Ready, now_ms: u64) -> Option<u64> {
+        ready.pop_expired(now_ms).map(|(seq, _)| seq.0)
     }
 
     #[test]
@@ -181,12 +476,169 @@ pub(crate) mod tests {
         messages.into_iter().for_each(|(seq, at)| ready.insert(entry(seq, at)));
 
         assert_eq!(ready.next_due(), Some(10));
-        assert_eq!(ready.pop_expired(9).map(|e| e.seq), None);
-        assert_eq!(ready.pop_expired(30).map(|e| e.seq), Some(Seq(3)));
-        assert_eq!(ready.pop_expired(30).map(|e| e.seq), Some(Seq(4)));
-        assert_eq!(ready.pop_expired(30).map(|e| e.seq), None);
+        assert_eq!(expired(&mut ready, 9), None);
+        assert_eq!(expired(&mut ready, 30), Some(3));
+        assert_eq!(expired(&mut ready, 30), Some(4));
+        assert_eq!(expired(&mut ready, 30), None);
         assert_eq!(ready.len(), 2);
         assert_eq!(seqs(&mut ready), [1, 2]);
         assert_eq!(ready.next_due(), None);
+    }
+
+    #[test]
+    fn what_the_store_has_not_applied_stays_in_memory() {
+        let mut ready = Ready::default();
+        (1..=100).for_each(|seq| ready.insert(entry(seq, u64::MAX)));
+
+        ready.page_out(0, Ticket(0));
+        assert_eq!(ready.away(), None);
+        ready.page_out(0, Ticket(60));
+        assert_eq!(ready.away(), Some(Run { first: Seq(2), last: Seq(60) }));
+        ready.page_out(0, Ticket(80));
+
+        assert_eq!(ready.away(), Some(Run { first: Seq(2), last: Seq(80) }));
+        assert_eq!(
+            (ready.pop().map(|entry| entry.seq), ready.has_next(), ready.len()),
+            (Some(Seq(1)), false, 99)
+        );
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert { stored: bool, expires: bool },
+        Expect,
+        Arrive,
+        Pop,
+        Return,
+        PageOut { keep: usize },
+        PageIn { n: usize },
+        Expire,
+        Drain,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (prop::bool::weighted(0.9), prop::bool::weighted(0.2))
+                .prop_map(|(stored, expires)| Step::Insert { stored, expires }),
+            1 => Just(Step::Expect),
+            1 => Just(Step::Arrive),
+            4 => Just(Step::Pop),
+            2 => Just(Step::Return),
+            3 => (0usize..3000).prop_map(|keep| Step::PageOut { keep }),
+            4 => (1usize..6).prop_map(|n| Step::PageIn { n }),
+            1 => Just(Step::Expire),
+            1 => Just(Step::Drain),
+        ]
+    }
+
+    /// A list of all ready numbers, and what the store has.
+    #[derive(Default)]
+    struct Naive {
+        ready: BTreeMap<u64, Entry>,
+        store: BTreeMap<u64, Entry>,
+        expected: Vec<u64>,
+        out: Vec<Entry>,
+        next: u64,
+    }
+
+    impl Naive {
+        fn run(&mut self, ready: &mut Ready, step: &Step) {
+            match step {
+                Step::Insert { stored, expires } => {
+                    self.next += 1;
+                    let at_ms = if *expires { self.next % 7 } else { u64::MAX };
+                    let entry = Entry { stored: *stored, ..entry(self.next, at_ms) };
+                    self.insert(ready, entry);
+                }
+                Step::Expect => {
+                    self.next += 1;
+                    self.expected.push(self.next);
+                    ready.expect(Seq(self.next));
+                    // The store may know it long before it comes.
+                    self.store.insert(self.next, entry(self.next, u64::MAX));
+                }
+                Step::Arrive if self.expected.is_empty() => {}
+                Step::Arrive => {
+                    let seq = self.expected.swap_remove(self.next as usize % self.expected.len());
+                    self.insert(ready, entry(seq, u64::MAX));
+                }
+                Step::Pop => {
+                    let popped = ready.pop();
+                    if popped.is_none() {
+                        assert!(self.ready.is_empty() || ready.away().is_some());
+                        assert!(!ready.has_next());
+                        return;
+                    }
+                    let (_, first) = self.ready.pop_first().unwrap();
+                    assert_eq!(popped.as_ref().map(|e| e.seq), Some(first.seq));
+                    self.out.extend(popped);
+                }
+                Step::Return => {
+                    if let Some(entry) = self.out.pop() {
+                        self.insert(ready, entry);
+                    }
+                    // The others are settled.
+                    self.out.drain(..).for_each(|entry| drop(self.store.remove(&entry.seq.0)));
+                }
+                Step::PageOut { keep } => ready.page_out(*keep, Ticket(self.next.saturating_sub(2))),
+                Step::PageIn { n } => {
+                    let Some(run) = ready.away() else { return };
+                    let live = self.store.range(run.first.0..=run.last.0).map(|(_, entry)| entry.clone());
+                    let page: Vec<Entry> = live.take(*n).collect();
+                    let through = if page.len() < *n { run.last } else { page[n - 1].seq };
+                    assert_eq!(ready.page_in(Run { last: through, ..run }, page), 0);
+                }
+                Step::Expire => {
+                    while let Some((seq, stored)) = ready.pop_expired(3) {
+                        let entry = self.ready.remove(&seq.0).expect("it was ready");
+                        assert!(entry.expires_at_ms <= 3 && stored == entry.stored);
+                    }
+                    assert!(self.ready.values().all(|entry| entry.expires_at_ms > 3));
+                }
+                Step::Drain => {
+                    let (n, stored, runs) = ready.drain();
+                    assert_eq!(n, self.ready.len());
+                    let away = runs.iter().flat_map(|run| run.first.0..=run.last.0);
+                    let gone: Vec<u64> = stored.into_iter().map(|seq| seq.0).chain(away).collect();
+                    for entry in std::mem::take(&mut self.ready).into_values().filter(|e| e.stored) {
+                        assert!(gone.contains(&entry.seq.0), "{} is left in the store", entry.seq.0);
+                    }
+                    assert!(self.expected.iter().all(|seq| !gone.contains(seq)));
+                    gone.iter().for_each(|seq| drop(self.store.remove(seq)));
+                }
+            }
+        }
+
+        fn insert(&mut self, ready: &mut Ready, entry: Entry) {
+            if entry.stored {
+                self.store.insert(entry.seq.0, entry.clone());
+            }
+            self.ready.insert(entry.seq.0, entry.clone());
+            ready.insert(entry);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn whatever_is_away_the_order_is_that_of_a_plain_list(
+            steps in proptest::collection::vec(step(), 1..150)
+        ) {
+            let (mut naive, mut ready) = (Naive::default(), Ready::default());
+            for step in &steps {
+                naive.run(&mut ready, step);
+                prop_assert_eq!(ready.len(), naive.ready.len());
+                prop_assert_eq!(ready.is_empty(), naive.ready.is_empty());
+                let bytes = ready.bytes();
+                prop_assert!(ready.stored_bytes() <= bytes);
+            }
+            // In the end everything comes out, in order.
+            while !naive.ready.is_empty() {
+                naive.run(&mut ready, &Step::PageIn { n: 3 });
+                naive.run(&mut ready, &Step::Pop);
+            }
+            prop_assert_eq!((ready.len(), ready.bytes(), ready.next_due()), (0, 0, None));
+        }
     }
 }

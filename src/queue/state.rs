@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use store::Seq;
+use store::{Run, Runs, Seq, Ticket};
 
 use super::arguments::Arguments;
 use super::consumers::{Consumer, Consumers};
@@ -16,8 +16,14 @@ use crate::outbox::Outbox;
 pub struct Effects {
     /// Stored messages that are gone from the queue.
     pub gone: Vec<Seq>,
+    /// The same for messages that were not in memory.
+    pub gone_away: Runs,
+    /// What the store is to bring: live messages of this run, and about how many octets of them.
+    pub wanted: Option<(Run, usize)>,
     /// Stored messages up to here have been handed to a consumer that will acknowledge them.
     pub delivered_through: Option<Seq>,
+    /// So many messages were counted on and are not in the store.
+    pub missing: u64,
     /// Connections with something new in their outboxes.
     pub ring: Vec<Arc<Outbox>>,
 }
@@ -31,6 +37,12 @@ pub struct State {
     ready: Ready,
     consumers: Consumers,
     next_seq: u64,
+    /// Messages from before the start may have been delivered before it, up to here.
+    delivered_below: Seq,
+    /// The store has been asked for more messages.
+    is_reading: bool,
+    /// Connections that want a message that the store has still to bring.
+    getters: Vec<Arc<Outbox>>,
     /// Delivered, or taken by basic.get, and not yet settled.
     unacked: usize,
     /// The store has been told that messages up to here were delivered.
@@ -38,6 +50,28 @@ pub struct State {
     /// No consumer, get or declare since then.
     unused_since_ms: u64,
     is_deleted: bool,
+}
+
+/// What a queue may keep in memory, and what the store can bring back.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    /// Octets of messages that are in the store as well; no more than that stay in memory.
+    pub keep_bytes: usize,
+    /// About how many octets are brought back at once.
+    pub page_bytes: usize,
+    /// What the store has applied, it can bring back.
+    pub applied: Ticket,
+}
+
+/// What came of basic.get.
+#[derive(Debug)]
+pub enum Got {
+    /// The first message, and how many are behind it.
+    Message(Entry, usize),
+    /// The store has still to bring it; the connection will be rung.
+    Later,
+    /// There is none.
+    Empty,
 }
 
 /// Whether a consumer may join.
@@ -103,6 +137,9 @@ impl State {
             ready: Ready::default(),
             consumers: Consumers::default(),
             next_seq: next_seq.0,
+            delivered_below: Seq(0),
+            is_reading: false,
+            getters: Vec::new(),
             unacked: 0,
             marked_delivered: 0,
             unused_since_ms: now_ms,
@@ -135,23 +172,79 @@ impl State {
         Some(Seq(first))
     }
 
-    /// Adds a message under a number that was reserved for it, or that it had before a restart. Its
-    /// time to live counts from `since_ms`.
-    pub fn insert(&mut self, seq: Seq, message: Arc<Message>, redelivered: bool, since_ms: u64) {
-        if self.is_deleted {
-            return;
+    /// A message will come under a number that was reserved, perhaps later than others.
+    pub fn expect(&mut self, seq: Seq) {
+        self.ready.expect(seq);
+    }
+
+    /// Adds a message under a number that was reserved for it.
+    pub fn insert(&mut self, seq: Seq, message: Arc<Message>) {
+        if !self.is_deleted {
+            let entry = self.entry(seq, message, false);
+            self.ready.insert(entry);
         }
+    }
+
+    /// The messages of before a start; they stay in the store until somebody wants them.
+    pub fn restore(&mut self, recovered: &store::RecoveredQueue) {
+        self.delivered_below = recovered.delivered_below;
+        if recovered.live > 0 {
+            let run = Run { first: recovered.first, last: Seq(recovered.next_seq.0 - 1) };
+            self.ready.restore(run, recovered.live, recovered.expiring.iter().copied());
+        }
+    }
+
+    fn entry(&self, seq: Seq, message: Arc<Message>, redelivered: bool) -> Entry {
         let ttl_ms = match (message.ttl_ms, self.arguments.message_ttl_ms) {
             (Some(own), Some(queue)) => Some(own.min(queue)),
             (own, queue) => own.or(queue),
         };
-        self.ready.insert(Entry {
+        Entry {
             seq,
             redelivered,
             stored: self.durable && message.persistent,
-            expires_at_ms: ttl_ms.map_or(u64::MAX, |ttl| since_ms.saturating_add(ttl)),
+            expires_at_ms: ttl_ms.map_or(u64::MAX, |ttl| message.taken_at_ms.saturating_add(ttl)),
             message,
-        });
+        }
+    }
+
+    /// The store has brought what is live in a run.
+    pub fn page_in(&mut self, run: Run, messages: Vec<(Seq, Arc<Message>)>, effects: &mut Effects) {
+        self.is_reading = false;
+        if self.is_deleted {
+            return;
+        }
+        let delivered_below = self.delivered_below;
+        let entries: Vec<Entry> = messages
+            .into_iter()
+            .map(|(seq, message)| self.entry(seq, message, seq < delivered_below))
+            .collect();
+        effects.missing = self.ready.page_in(run, entries);
+        effects.ring.append(&mut self.getters);
+    }
+
+    /// Keeps what is in memory within bounds, and asks for what will be wanted.
+    pub fn turn_pages(&mut self, allowance: Allowance, effects: &mut Effects) {
+        if self.ready.stored_bytes() > allowance.keep_bytes {
+            self.ready.page_out(allowance.keep_bytes, allowance.applied);
+        }
+        let Some(run) = self.ready.away().filter(|_| !self.is_reading) else { return };
+        let is_wanted = match self.ready.has_next() {
+            true => !self.consumers.is_empty() && self.ready.front_bytes() < allowance.page_bytes / 2,
+            false => {
+                let has_ttl = self.arguments.message_ttl_ms.is_some();
+                has_ttl || !self.consumers.is_empty() || !self.getters.is_empty()
+            }
+        };
+        if is_wanted {
+            self.is_reading = true;
+            effects.wanted = Some((run, allowance.page_bytes));
+        }
+    }
+
+    /// What its ready messages take in memory, in octets, about.
+    pub fn bytes(&self) -> usize {
+        self.ready.bytes()
     }
 
     /// Hands ready messages to consumers that can take them. A message that is due goes to a consumer
@@ -161,9 +254,9 @@ impl State {
             self.expire(now_ms - 1, effects);
         }
         let mut through = self.marked_delivered;
-        while !self.ready.is_empty() {
+        while self.ready.has_next() {
             let Some(turn) = self.consumers.next(resume) else { break };
-            let entry = self.ready.pop().expect("it is not empty");
+            let entry = self.ready.pop().expect("there is a next one");
             let (seq, stored) = (entry.seq, entry.stored);
             let is_settled = turn.give(entry);
             match (is_settled, stored) {
@@ -184,9 +277,9 @@ impl State {
 
     /// Lets go of the messages that are due.
     pub fn expire(&mut self, now_ms: u64, effects: &mut Effects) {
-        while let Some(entry) = self.ready.pop_expired(now_ms) {
-            if entry.stored {
-                effects.gone.push(entry.seq);
+        while let Some((seq, stored)) = self.ready.pop_expired(now_ms) {
+            if stored {
+                effects.gone.push(seq);
             }
         }
     }
@@ -217,11 +310,17 @@ impl State {
         was_there && self.consumers.is_empty()
     }
 
-    /// Takes the first message by basic.get, with what remains behind it.
-    pub fn get(&mut self, no_ack: bool, now_ms: u64, effects: &mut Effects) -> Option<(Entry, usize)> {
+    /// Takes the first message by basic.get. If it has still to be read, `outbox` is rung then.
+    pub fn get(&mut self, no_ack: bool, outbox: &Arc<Outbox>, now_ms: u64, effects: &mut Effects) -> Got {
         self.touch(now_ms);
         self.expire(now_ms, effects);
-        let entry = self.ready.pop()?;
+        let Some(entry) = self.ready.pop() else {
+            if self.ready.is_empty() {
+                return Got::Empty;
+            }
+            self.getters.push(outbox.clone());
+            return Got::Later;
+        };
         if !no_ack {
             self.unacked += 1;
             if entry.stored {
@@ -230,7 +329,7 @@ impl State {
         } else if entry.stored {
             effects.gone.push(entry.seq);
         }
-        Some((entry, self.ready.len()))
+        Got::Message(entry, self.ready.len())
     }
 
     /// `n` delivered messages are settled: acknowledged, or rejected for good.
@@ -264,9 +363,10 @@ impl State {
     /// Lets go of all ready messages; says how many.
     pub fn purge(&mut self, now_ms: u64, effects: &mut Effects) -> usize {
         self.expire(now_ms, effects);
-        let entries = self.ready.drain();
-        effects.gone.extend(entries.iter().filter(|e| e.stored).map(|e| e.seq));
-        entries.len()
+        let (n, stored, away) = self.ready.drain();
+        effects.gone.extend(stored);
+        effects.gone_away = away;
+        n
     }
 
     /// Ends the queue, if the condition holds: what was ready, and who was consuming.
@@ -285,6 +385,7 @@ impl State {
             DeleteIf::Asked { .. } => {}
         }
         self.is_deleted = true;
+        self.getters.drain(..).for_each(|outbox| outbox.ring());
         Ok((Dead(std::mem::take(&mut self.ready)), self.consumers.drain()))
     }
 
@@ -377,7 +478,7 @@ mod tests {
                 Command::Enqueue(n) => {
                     let first = self.state.reserve(n).unwrap().0;
                     for seq in first..first + n as u64 {
-                        self.state.insert(Seq(seq), entry(seq, u64::MAX).message, false, 0);
+                        self.state.insert(Seq(seq), entry(seq, u64::MAX).message);
                         self.ready.push(seq);
                     }
                 }
@@ -421,8 +522,10 @@ mod tests {
                     }
                 }
                 Command::Get { no_ack } => {
-                    let got =
-                        self.state.get(no_ack, 0, &mut effects).map(|(e, remaining)| (e.seq.0, remaining));
+                    let got = match self.state.get(no_ack, &Outbox::new(), 0, &mut effects) {
+                        Got::Message(entry, remaining) => Some((entry.seq.0, remaining)),
+                        Got::Later | Got::Empty => None,
+                    };
                     let expected = (!self.ready.is_empty()).then(|| self.ready.remove(0));
                     assert_eq!(got, expected.map(|seq| (seq, self.ready.len())));
                     self.delivered.extend(expected);

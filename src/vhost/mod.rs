@@ -488,6 +488,11 @@ impl Vhost {
 
     // What is kept --------------------------------------------------------------------------------
 
+    /// All queues.
+    pub fn queues(&self) -> Vec<queue::Handle> {
+        self.read().queues.values().cloned().collect()
+    }
+
     /// Puts back an exchange that outlived the broker.
     ///
     /// # Errors

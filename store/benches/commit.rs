@@ -15,7 +15,7 @@ const BODY_BYTES: usize = 1024;
 fn publish(seq: u64, body: &Bytes) -> Operation {
     let parts = [Bytes::from_static(b"jobs"), Bytes::new(), body.clone()];
     let destinations = [(QueueId(1), Seq(seq))].into_iter().collect();
-    Operation::Publish(Publish { timestamp_ms: 1, destinations, parts })
+    Operation::Publish(Publish { timestamp_ms: 1, expires_at_ms: None, destinations, parts })
 }
 
 fn commit(criterion: &mut Criterion) {
@@ -37,7 +37,7 @@ fn commit(criterion: &mut Criterion) {
                 let mut ticket = Ticket(0);
                 for _ in 0..window {
                     let settled = [Seq(seq.max(1) - 1)].into_iter().collect();
-                    let settle = Operation::Settle { queue: QueueId(1), seqs: settled };
+                    let settle = Operation::Settle { queue: QueueId(1), runs: settled };
                     ticket = session.append([publish(seq, &body), settle], Urgency::Sync);
                     seq += 1;
                 }

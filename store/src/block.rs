@@ -6,6 +6,11 @@
 //! unknown ──publish──> live ──settle──┐
 //!    └─────settle (early)──> settled <┘   a publish of a settled number is dead on arrival
 //! ```
+//!
+//! A block that is in the state database and that the queue has moved on from is *cold*: it has given
+//! up the places of its messages and only remembers which segments they lie in.
+
+use smallvec::SmallVec;
 
 use crate::log::Position;
 
@@ -13,18 +18,23 @@ use crate::log::Position;
 pub(crate) const SLOTS: u64 = 1024;
 const WORDS: usize = SLOTS as usize / 64;
 
-/// Which numbers are settled, one bit each.
+/// A set of slots, one bit each.
 pub(crate) type Bitmap = [u64; WORDS];
+
+/// The places of published messages, by slot: from which place on which segment holds them.
+pub(crate) type Segments = SmallVec<[(u16, u64); 2]>;
+
+/// Slots with the time at which their messages wish to be gone.
+pub(crate) type Expiring = Vec<(u16, u64)>;
 
 #[derive(Default)]
 pub(crate) struct Block {
-    /// The numbers whose publish was seen, sorted; they nearly always come in order.
-    slots: Vec<u16>,
-    /// Where each of them lies; parallel to `slots`, since 2 + 16 bytes would pad to 24.
-    positions: Vec<Position>,
+    published: Bitmap,
     settled: Bitmap,
-    settled_count: u16,
+    places: Places,
+    expiring: Expiring,
     live: u16,
+    early: u16,
     /// What has changed since the last checkpoint, and what an earlier one has written.
     pub(crate) dirty: Parts,
     pub(crate) stored: Parts,
@@ -32,58 +42,116 @@ pub(crate) struct Block {
     pub(crate) touched: u64,
 }
 
+/// Where the published messages lie, in the order of their slots.
+enum Places {
+    Warm(Vec<Position>),
+    Cold(Segments),
+}
+
+impl Default for Places {
+    fn default() -> Places {
+        Places::Warm(Vec::new())
+    }
+}
+
 /// The two values a block has in the state database.
 #[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Parts {
     pub(crate) positions: bool,
-    pub(crate) settled: bool,
+    pub(crate) summary: bool,
 }
 
 impl Parts {
     pub(crate) fn any(self) -> bool {
-        self.positions || self.settled
+        self.positions || self.summary
     }
 }
 
+/// All that must be known of a block to count its messages, without their places.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Summary {
+    pub(crate) published: Bitmap,
+    pub(crate) settled: Bitmap,
+    pub(crate) segments: Segments,
+    pub(crate) expiring: Expiring,
+}
+
 impl Block {
-    /// Puts a block together from what a checkpoint wrote.
-    pub(crate) fn restore(entries: Vec<(u16, Position)>, settled: Bitmap) -> Block {
-        let mut block = Block { settled, ..Block::default() };
-        (block.slots, block.positions) = entries.into_iter().unzip();
+    /// A cold block, as a checkpoint wrote it.
+    pub(crate) fn restore(summary: Summary) -> Block {
+        let Summary { published, settled, segments, expiring } = summary;
+        let mut block = Block { published, settled, expiring, ..Block::default() };
+        if count(&block.published) > 0 {
+            block.places = Places::Cold(segments);
+        }
+        block.stored = Parts { positions: true, summary: true };
         block.recount();
         block
     }
 
-    /// Whether the message is new and live from now on.
-    pub(crate) fn publish(&mut self, slot: u16, position: Position) -> bool {
-        match self.slots.last() {
-            Some(last) if *last >= slot => {
-                let Err(at) = self.slots.binary_search(&slot) else { return false };
-                self.slots.insert(at, slot);
-                self.positions.insert(at, position);
-            }
-            _ => {
-                self.slots.push(slot);
-                self.positions.push(position);
-            }
-        }
-        self.dirty.positions = true;
-        let live = !self.is_settled(slot);
-        self.live += u16::from(live);
-        live
+    pub(crate) fn summary(&self) -> Summary {
+        let expiring = self.expiring.iter().copied().filter(|(slot, _)| self.is_live(*slot)).collect();
+        let (published, settled) = (self.published, self.settled);
+        Summary { published, settled, segments: self.segments(), expiring }
     }
 
-    /// Where the message lay if it was live until now.
-    pub(crate) fn settle(&mut self, slot: u16) -> Option<Position> {
-        if self.is_settled(slot) {
-            return None;
+    /// Whether the message is new and live from now on. The block must be warm, unless the message is
+    /// known already.
+    pub(crate) fn publish(&mut self, slot: u16, position: Position, expires_at_ms: Option<u64>) -> bool {
+        if has(&self.published, slot) {
+            return false;
         }
-        self.settled[usize::from(slot / 64)] |= 1 << (slot % 64);
-        self.settled_count += 1;
-        self.dirty.settled = true;
-        let at = self.slots.binary_search(&slot).ok()?;
-        self.live -= 1;
-        Some(self.positions[at])
+        let at = rank(&self.published, slot);
+        let Places::Warm(positions) = &mut self.places else {
+            unreachable!("it is warmed before it gets a new message");
+        };
+        positions.insert(at, position);
+        set(&mut self.published, slot);
+        self.dirty = Parts { positions: true, summary: true };
+        if has(&self.settled, slot) {
+            self.early -= 1;
+            return false;
+        }
+        self.live += 1;
+        self.expiring.extend(expires_at_ms.map(|at_ms| (slot, at_ms)));
+        true
+    }
+
+    /// Settles the slots from `first` to `last`, also those whose publish has not come. Visits the
+    /// segments of those that were live until now.
+    pub(crate) fn settle(&mut self, first: u16, last: u16, released: impl FnMut(u64)) {
+        self.settle_where(span(first, last), released);
+    }
+
+    /// Settles the slots from `first` to `last` that are live.
+    pub(crate) fn purge(&mut self, first: u16, last: u16, released: impl FnMut(u64)) {
+        let mut span = span(first, last);
+        for (word, published) in span.iter_mut().zip(self.published) {
+            *word &= published;
+        }
+        self.settle_where(span, released);
+    }
+
+    fn settle_where(&mut self, slots: Bitmap, mut released: impl FnMut(u64)) {
+        for (word, wanted) in slots.iter().enumerate() {
+            let mut new = wanted & !self.settled[word];
+            if new == 0 {
+                continue;
+            }
+            self.dirty.summary = true;
+            self.settled[word] |= new;
+            self.early += (new & !self.published[word]).count_ones() as u16;
+            new &= self.published[word];
+            self.live -= new.count_ones() as u16;
+            while new != 0 {
+                let slot = word as u16 * 64 + new.trailing_zeros() as u16;
+                released(self.segment_of(slot));
+                new &= new - 1;
+            }
+        }
+        if self.live == 0 {
+            self.expiring = Expiring::new();
+        }
     }
 
     pub(crate) fn live(&self) -> u16 {
@@ -92,83 +160,186 @@ impl Block {
 
     /// How many were settled before their publish came.
     pub(crate) fn early(&self) -> u16 {
-        self.settled_count - (self.slots.len() as u16 - self.live)
+        self.early
     }
 
     /// Nothing in here matters any more: a number that comes late is simply new.
     pub(crate) fn is_spent(&self) -> bool {
-        self.live == 0 && self.early() == 0
+        self.live == 0 && self.early == 0
+    }
+
+    pub(crate) fn is_published(&self, slot: u16) -> bool {
+        has(&self.published, slot)
     }
 
     /// Forgets settlements whose publish never came.
     pub(crate) fn forget_early(&mut self) {
-        let mut published = Bitmap::default();
-        for slot in &self.slots {
-            published[usize::from(slot / 64)] |= 1 << (slot % 64);
-        }
-        for (settled, published) in self.settled.iter_mut().zip(published) {
+        for (settled, published) in self.settled.iter_mut().zip(self.published) {
             *settled &= published;
         }
-        self.dirty.settled = true;
-        self.recount();
+        self.early = 0;
+        self.dirty.summary = true;
     }
 
-    /// Every message whose publish was seen.
-    pub(crate) fn entries(&self) -> impl ExactSizeIterator<Item = (u16, Position)> + '_ {
-        self.slots.iter().copied().zip(self.positions.iter().copied())
+    /// The places of all published messages, unless the block is cold.
+    pub(crate) fn positions(&self) -> Option<&[Position]> {
+        match &self.places {
+            Places::Warm(positions) => Some(positions),
+            Places::Cold(_) => None,
+        }
     }
 
-    pub(crate) fn live_entries(&self) -> impl Iterator<Item = (u16, Position)> + '_ {
-        self.entries().filter(|(slot, _)| !self.is_settled(*slot))
+    /// Gives up the places.
+    pub(crate) fn cool(&mut self) {
+        self.places = Places::Cold(self.segments());
     }
 
-    /// Where a live message lies.
-    pub(crate) fn find(&self, slot: u16) -> Option<Position> {
-        let at = self.slots.binary_search(&slot).ok()?;
-        (!self.is_settled(slot)).then(|| self.positions[at])
+    /// Gets the places back, one for each published message.
+    pub(crate) fn warm(&mut self, positions: Vec<Position>) {
+        assert_eq!(positions.len(), count(&self.published), "places of another block");
+        self.places = Places::Warm(positions);
     }
 
-    pub(crate) fn bitmap(&self) -> &Bitmap {
-        &self.settled
+    /// The slots of live messages from `first` on, each with its place among the published ones.
+    pub(crate) fn live_slots(&self, first: u16) -> impl Iterator<Item = (u16, usize)> + '_ {
+        let published = slots(&self.published).enumerate();
+        published
+            .filter(move |(_, slot)| *slot >= first && !has(&self.settled, *slot))
+            .map(|(at, slot)| (slot, at))
     }
 
-    fn is_settled(&self, slot: u16) -> bool {
-        self.settled[usize::from(slot / 64)] & (1 << (slot % 64)) != 0
+    /// Live messages that wish to be gone at some time.
+    pub(crate) fn expiring(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
+        self.expiring.iter().copied().filter(|(slot, _)| self.is_live(*slot))
+    }
+
+    /// Visits the segment of each live message.
+    pub(crate) fn live_segments(&self, mut visit: impl FnMut(u64)) {
+        self.live_slots(0).for_each(|(slot, _)| visit(self.segment_of(slot)));
+    }
+
+    fn is_live(&self, slot: u16) -> bool {
+        has(&self.published, slot) && !has(&self.settled, slot)
+    }
+
+    fn segment_of(&self, slot: u16) -> u64 {
+        let at = rank(&self.published, slot);
+        match &self.places {
+            Places::Warm(positions) => positions[at].segment,
+            Places::Cold(segments) => {
+                let behind = segments.partition_point(|(from, _)| usize::from(*from) <= at);
+                segments[behind - 1].1
+            }
+        }
+    }
+
+    fn segments(&self) -> Segments {
+        match &self.places {
+            Places::Warm(positions) => segments_of(positions),
+            Places::Cold(segments) => segments.clone(),
+        }
     }
 
     fn recount(&mut self) {
-        self.settled_count = self.settled.iter().map(|word| word.count_ones() as u16).sum();
-        self.live = self.live_entries().count() as u16;
+        let both = |(published, settled): (&u64, &u64)| (published & settled).count_ones() as u16;
+        let dead: u16 = self.published.iter().zip(&self.settled).map(both).sum();
+        self.live = count(&self.published) as u16 - dead;
+        self.early = count(&self.settled) as u16 - dead;
     }
+}
+
+/// Which segments hold these places.
+pub(crate) fn segments_of(positions: &[Position]) -> Segments {
+    let mut segments = Segments::new();
+    for (at, position) in positions.iter().enumerate() {
+        if segments.last().is_none_or(|(_, segment)| *segment != position.segment) {
+            segments.push((at as u16, position.segment));
+        }
+    }
+    segments
+}
+
+fn has(bitmap: &Bitmap, slot: u16) -> bool {
+    bitmap[usize::from(slot / 64)] & (1 << (slot % 64)) != 0
+}
+
+fn set(bitmap: &mut Bitmap, slot: u16) {
+    bitmap[usize::from(slot / 64)] |= 1 << (slot % 64);
+}
+
+/// How many slots before this one are in the set.
+fn rank(bitmap: &Bitmap, slot: u16) -> usize {
+    let (word, bit) = (usize::from(slot / 64), slot % 64);
+    let before: u32 = bitmap[..word].iter().map(|word| word.count_ones()).sum();
+    (before + (bitmap[word] & ((1 << bit) - 1)).count_ones()) as usize
+}
+
+/// How many slots are in the set.
+pub(crate) fn count(bitmap: &Bitmap) -> usize {
+    bitmap.iter().map(|word| word.count_ones() as usize).sum()
+}
+
+/// The slots in the set, in order.
+pub(crate) fn slots(bitmap: &Bitmap) -> impl Iterator<Item = u16> + '_ {
+    bitmap.iter().enumerate().flat_map(|(word, bits)| {
+        let mut rest = *bits;
+        std::iter::from_fn(move || {
+            let bit = (rest != 0).then(|| rest.trailing_zeros() as u16)?;
+            rest &= rest - 1;
+            Some(word as u16 * 64 + bit)
+        })
+    })
+}
+
+fn span(first: u16, last: u16) -> Bitmap {
+    let mut span = Bitmap::default();
+    for (word, bits) in span.iter_mut().enumerate() {
+        let (low, high) = (word as u16 * 64, word as u16 * 64 + 63);
+        if first > high || last < low {
+            continue;
+        }
+        let from = !0 << first.saturating_sub(low);
+        let to = !0 >> (high - last.min(high));
+        *bits = from & to;
+    }
+    span
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at(offset: u32) -> Position {
-        Position { segment: 1, offset, len: 10 }
+    fn at(segment: u64) -> Position {
+        Position { segment, offset: 7, len: 10 }
+    }
+
+    fn settle(block: &mut Block, first: u16, last: u16) -> Vec<u64> {
+        let mut released = Vec::new();
+        block.settle(first, last, |segment| released.push(segment));
+        released
     }
 
     #[test]
     fn a_settled_message_is_not_live_and_the_block_is_spent() {
         let mut block = Block::default();
-        assert!(block.publish(3, at(30)));
-        assert!(!block.publish(3, at(30)));
+        assert!(block.publish(3, at(30), None));
+        assert!(!block.publish(3, at(30), None));
 
-        assert_eq!(block.settle(3), Some(at(30)));
+        assert_eq!(settle(&mut block, 3, 3), [30]);
 
         assert!(block.is_spent());
-        assert_eq!(block.settle(3), None);
+        assert_eq!(settle(&mut block, 0, 2), []);
+        assert_eq!((block.live(), block.early()), (0, 3));
     }
 
     #[test]
-    fn an_early_settlement_kills_the_publish_that_follows() {
+    fn an_early_settlement_kills_the_publish_that_follows_and_a_purge_is_never_early() {
         let mut block = Block::default();
-        assert_eq!(block.settle(9), None);
+        block.purge(0, 1023, |_| panic!("nothing is there"));
+        assert_eq!(settle(&mut block, 9, 9), []);
         assert_eq!(block.early(), 1);
 
-        assert!(!block.publish(9, at(90)));
+        assert!(!block.publish(9, at(90), None));
 
         assert!(block.is_spent());
     }
@@ -176,29 +347,40 @@ mod tests {
     #[test]
     fn forgotten_early_settlements_leave_the_others_settled() {
         let mut block = Block::default();
-        block.publish(1, at(1));
-        block.publish(0, at(2));
-        block.settle(1);
-        block.settle(7);
+        block.publish(1, at(1), None);
+        block.publish(0, at(2), None);
+        settle(&mut block, 1, 1);
+        settle(&mut block, 7, 7);
 
         block.forget_early();
 
         assert_eq!((block.live(), block.early()), (1, 0));
-        assert_eq!(block.live_entries().collect::<Vec<_>>(), [(0, at(2))]);
+        assert_eq!(block.live_slots(0).collect::<Vec<_>>(), [(0, 0)]);
     }
 
     #[test]
-    fn a_restored_block_counts_as_before() {
+    fn a_cold_block_knows_the_segments_of_its_messages_and_gets_their_places_back() {
         let mut block = Block::default();
-        for slot in 0..1024 {
-            block.publish(slot, at(u32::from(slot)));
+        for slot in (0..1024).rev().step_by(2) {
+            block.publish(slot, at(u64::from(slot) / 100), (slot == 901).then_some(5));
         }
-        block.settle(5);
+        let positions = block.positions().unwrap().to_vec();
 
-        let restored = Block::restore(block.entries().collect(), *block.bitmap());
+        let mut cold = Block::restore(block.summary());
+        assert_eq!(settle(&mut cold, 190, 210), [1, 1, 1, 1, 1, 2, 2, 2, 2, 2]);
+        assert_eq!((cold.live(), cold.early()), (502, 11));
+        assert_eq!(cold.expiring().collect::<Vec<_>>(), [(901, 5)]);
 
-        assert_eq!((restored.live(), restored.early()), (1023, 0));
-        assert_eq!(restored.find(5), None);
-        assert_eq!(restored.find(6), Some(at(6)));
+        cold.warm(positions.clone());
+        let (slot, place) = cold.live_slots(211).next().unwrap();
+        assert_eq!((slot, positions[place]), (211, at(2)));
+    }
+
+    #[test]
+    fn a_span_is_all_slots_between_its_ends() {
+        for (first, last) in [(0, 0), (0, 63), (5, 70), (64, 127), (63, 64), (1, 1023)] {
+            let found: Vec<u16> = slots(&span(first, last)).collect();
+            assert_eq!(found, (first..=last).collect::<Vec<_>>());
+        }
     }
 }

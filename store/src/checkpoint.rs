@@ -58,7 +58,7 @@ impl Snapshot {
 /// Writes snapshots.
 pub(crate) struct Checkpointer {
     pub(crate) dir: PathBuf,
-    pub(crate) table: Table,
+    pub(crate) table: Arc<Table>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) fault: Fault,
 }

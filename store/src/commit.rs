@@ -1,14 +1,14 @@
-//! The one writer thread: gather, encode, write, sync, tell, apply. It owns all durable state.
+//! The one writer thread: gather, encode, write, sync, tell, apply. Nobody else changes the state.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::checkpoint::{Checkpointer, Snapshot, Worker};
 use crate::error::Error;
-use crate::intake::{Gathered, Group, Hub};
+use crate::intake::{Gathered, Group, Hub, lock};
 use crate::log::{Log, Position};
-use crate::operation::{Operation, QueueId, Seq};
+use crate::operation::{Operation, QueueId, Run};
 use crate::state::State;
 
 /// Buffers keep room for this many operations between groups.
@@ -16,7 +16,8 @@ const KEEP_OPERATIONS: usize = 16 << 10;
 
 pub(crate) struct Commit {
     pub(crate) hub: Arc<Hub>,
-    pub(crate) state: State,
+    /// Shared with the reading thread alone, which only looks.
+    pub(crate) state: Arc<Mutex<State>>,
     pub(crate) log: Log,
     pub(crate) checkpoint_interval: Duration,
     pub(crate) lazy_delay: Duration,
@@ -27,7 +28,7 @@ pub(crate) struct Commit {
     /// Where each operation of the group was written; parallel to it.
     pub(crate) positions: Vec<Position>,
     /// Settlements of the group that have not been encoded yet.
-    pub(crate) settlements: Vec<(QueueId, Seq)>,
+    pub(crate) settlements: Vec<(QueueId, Run)>,
 }
 
 impl Commit {
@@ -84,9 +85,12 @@ impl Commit {
         self.hub.confirm(group);
         self.log.prepare();
 
+        let mut state = lock(&self.state);
         for (operation, position) in group.operations.iter().zip(&self.positions) {
-            self.state.apply(*position, operation);
+            state.apply(*position, operation);
         }
+        drop(state);
+        self.hub.is_applied(group);
         group.operations.clear();
         group.operations.shrink_to(KEEP_OPERATIONS);
         Ok(())
@@ -99,8 +103,8 @@ impl Commit {
         self.positions.shrink_to(KEEP_OPERATIONS);
         for operation in operations {
             let position = match operation {
-                Operation::Settle { queue, seqs } => {
-                    self.settlements.extend(seqs.iter().map(|seq| (*queue, *seq)));
+                Operation::Settle { queue, runs } => {
+                    self.settlements.extend(runs.iter().map(|run| (*queue, run)));
                     Position::default()
                 }
                 Operation::Publish(_) => self.log.append(operation)?,
@@ -127,7 +131,7 @@ impl Commit {
 
     /// When the next checkpoint is due; none when there is nothing to write.
     fn checkpoint_if_due(&mut self, due: Option<Instant>, worker: &Worker) -> Option<Instant> {
-        if !self.state.is_dirty() && !self.checkpoint_wanted {
+        if !lock(&self.state).is_dirty() && !self.checkpoint_wanted {
             return None;
         }
         let now = Instant::now();
@@ -143,7 +147,7 @@ impl Commit {
     }
 
     fn snapshot(&mut self) -> Snapshot {
-        let snapshot = Snapshot::take(&mut self.state, &mut self.log, self.backup_wanted);
+        let snapshot = Snapshot::take(&mut lock(&self.state), &mut self.log, self.backup_wanted);
         self.checkpoint_wanted = false;
         self.backup_wanted = false;
         snapshot
@@ -151,7 +155,7 @@ impl Commit {
 
     /// Leaves the log sealed and wholly contained in the state database.
     fn close(&mut self, worker: &Worker) -> Result<(), Error> {
-        if self.state.is_dirty() || self.checkpoint_wanted {
+        if lock(&self.state).is_dirty() || self.checkpoint_wanted {
             let snapshot = self.snapshot();
             worker.write(snapshot);
         }

@@ -17,7 +17,8 @@ pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
 /// Called once, with the error that poisoned the store.
 pub(crate) type OnPoison = Arc<dyn Fn(&Error) + Send + Sync>;
 
-/// One append of one session. Grows by one with each append; `Ticket(0)` is always durable.
+/// One append, of whichever session. Tickets grow in the order of the log; `Ticket(0)` is always
+/// durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
@@ -36,7 +37,6 @@ pub enum Urgency {
 pub struct Session {
     hub: Arc<Hub>,
     line: Arc<Line>,
-    last: u64,
     /// Where this session stands in the intake's list, and in which round that was.
     index: usize,
     round: u64,
@@ -44,7 +44,6 @@ pub struct Session {
 
 /// The writer's end of a session.
 pub(crate) struct Line {
-    durable: AtomicU64,
     /// It has seen the intake full and wants to hear when it is not.
     saw_full: AtomicBool,
     wake: Wake,
@@ -59,6 +58,9 @@ pub(crate) struct Hub {
     /// Bytes in the intake, readable without the lock.
     bytes: AtomicUsize,
     bytes_max: usize,
+    /// The last ticket that is on disk, and the last one that is applied; all before them are, too.
+    durable: AtomicU64,
+    applied: AtomicU64,
     lines: Mutex<Vec<Weak<Line>>>,
     is_poisoned: AtomicBool,
     is_closed: AtomicBool,
@@ -68,6 +70,8 @@ pub(crate) struct Hub {
 struct Intake {
     group: Group,
     bytes: usize,
+    /// The last ticket that was given.
+    last: u64,
     round: u64,
     is_urgent: bool,
     is_closing: bool,
@@ -88,12 +92,13 @@ enum Writer {
 pub(crate) struct Group {
     pub(crate) operations: Vec<Operation>,
     pub(crate) touched: Vec<Touched>,
+    /// The last ticket in it.
+    last: u64,
 }
 
 /// A session with operations in a group.
 pub(crate) struct Touched {
     line: Arc<Line>,
-    ticket: u64,
     wants_wake: bool,
 }
 
@@ -108,9 +113,9 @@ pub(crate) enum Gathered {
 
 impl Session {
     pub(crate) fn new(hub: &Arc<Hub>, wake: Wake) -> Session {
-        let line = Arc::new(Line { durable: AtomicU64::new(0), saw_full: AtomicBool::new(false), wake });
+        let line = Arc::new(Line { saw_full: AtomicBool::new(false), wake });
         hub.register(&line);
-        Session { hub: Arc::clone(hub), line, last: 0, index: 0, round: 0 }
+        Session { hub: Arc::clone(hub), line, index: 0, round: 0 }
     }
 
     /// Leaves operations for the writer. Never blocks; the caller looks at [`Session::is_full`].
@@ -123,27 +128,23 @@ impl Session {
     ///
     /// When an operation takes 1 GiB or more, or an `Atomic` holds another one.
     pub fn append(&mut self, operations: impl IntoIterator<Item = Operation>, urgency: Urgency) -> Ticket {
-        self.last += 1;
         let wants_wake = urgency == Urgency::Sync;
         let mut intake = lock(&self.hub.intake);
-        intake.take_in(operations);
+        let ticket = intake.take_in(operations);
         if self.round == intake.round {
-            let touched = &mut intake.group.touched[self.index];
-            touched.ticket = self.last;
-            touched.wants_wake |= wants_wake;
+            intake.group.touched[self.index].wants_wake |= wants_wake;
         } else {
             self.round = intake.round;
             self.index = intake.group.touched.len();
-            let line = Arc::clone(&self.line);
-            intake.group.touched.push(Touched { line, ticket: self.last, wants_wake });
+            intake.group.touched.push(Touched { line: Arc::clone(&self.line), wants_wake });
         }
         self.hub.appended(intake, urgency);
-        Ticket(self.last)
+        ticket
     }
 
     /// The highest ticket that is on disk, with all before it. One atomic load.
     pub fn durable(&self) -> Ticket {
-        Ticket(self.line.durable.load(Ordering::Acquire))
+        self.hub.durable()
     }
 
     /// Whether more than `intake_bytes_max` waits to be written. The caller then stops taking in
@@ -160,10 +161,7 @@ impl Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session")
-            .field("last", &self.last)
-            .field("durable", &self.durable().0)
-            .finish_non_exhaustive()
+        f.debug_struct("Session").field("durable", &self.durable().0).finish_non_exhaustive()
     }
 }
 
@@ -173,6 +171,7 @@ impl Hub {
             intake: Mutex::new(Intake {
                 group: Group::default(),
                 bytes: 0,
+                last: 0,
                 round: 1,
                 is_urgent: false,
                 is_closing: false,
@@ -182,6 +181,8 @@ impl Hub {
             arrived: Condvar::new(),
             bytes: AtomicUsize::new(0),
             bytes_max,
+            durable: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
             lines: Mutex::new(Vec::new()),
             is_poisoned: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
@@ -190,10 +191,21 @@ impl Hub {
     }
 
     /// Leaves operations nobody asks about.
-    pub(crate) fn append(&self, operations: Vec<Operation>, urgency: Urgency) {
+    pub(crate) fn append(&self, operations: Vec<Operation>, urgency: Urgency) -> Ticket {
         let mut intake = lock(&self.intake);
-        intake.take_in(operations);
+        let ticket = intake.take_in(operations);
         self.appended(intake, urgency);
+        ticket
+    }
+
+    /// The last ticket that is on disk.
+    pub(crate) fn durable(&self) -> Ticket {
+        Ticket(self.durable.load(Ordering::Acquire))
+    }
+
+    /// The last ticket whose messages can be read.
+    pub(crate) fn applied(&self) -> Ticket {
+        Ticket(self.applied.load(Ordering::Acquire))
     }
 
     fn appended(&self, mut intake: MutexGuard<'_, Intake>, urgency: Urgency) {
@@ -243,6 +255,7 @@ impl Hub {
             intake.writer = Writer::Works;
         }
         std::mem::swap(&mut intake.group, group);
+        group.last = intake.last;
         let was_full = intake.bytes > self.bytes_max;
         intake.bytes = 0;
         intake.round += 1;
@@ -256,16 +269,19 @@ impl Hub {
         gathered
     }
 
-    /// Tells every session of a group that it is durable, and empties the group.
+    /// Tells every session of a group that it is durable, and lets go of the sessions.
     pub(crate) fn confirm(&self, group: &mut Group) {
-        for touched in &group.touched {
-            touched.line.durable.store(touched.ticket, Ordering::Release);
-        }
+        self.durable.store(group.last, Ordering::Release);
         for touched in group.touched.drain(..) {
             if touched.wants_wake {
                 (touched.line.wake)();
             }
         }
+    }
+
+    /// What a group holds can be read from now on.
+    pub(crate) fn is_applied(&self, group: &Group) {
+        self.applied.store(group.last, Ordering::Release);
     }
 
     /// Nothing becomes durable any more. Only the first error is told.
@@ -344,7 +360,8 @@ impl Hub {
 }
 
 impl Intake {
-    fn take_in(&mut self, operations: impl IntoIterator<Item = Operation>) {
+    fn take_in(&mut self, operations: impl IntoIterator<Item = Operation>) -> Ticket {
+        self.last += 1;
         for operation in operations {
             let weight = operation.weight();
             assert!(weight < RECORD_BYTES_MAX, "an operation of {weight} bytes");
@@ -355,6 +372,7 @@ impl Intake {
             self.bytes += weight;
             self.group.operations.push(operation);
         }
+        Ticket(self.last)
     }
 }
 
@@ -403,7 +421,7 @@ mod tests {
         assert_eq!(eager.durable(), Ticket(0));
         hub.confirm(&mut group);
 
-        assert_eq!((eager.durable(), idle.durable()), (last, Ticket(1)));
+        assert_eq!((eager.durable(), idle.durable()), (last, last));
         assert_eq!(eager_woken.load(Ordering::SeqCst), 1);
         assert_eq!(idle_woken.load(Ordering::SeqCst), 0);
     }

@@ -7,11 +7,13 @@
 //! 'm'                       meta        schema u32 | segment u64 | offset u32 | definitions u64 | queues u64 | blocks u64
 //! 'd' key                   definition  value
 //! 'q' queue u64             queue       next_seq u64 | delivered_below u64
-//! 'b' queue u64 block u64   positions   { slot u16 | segment u64 | offset u32 | len u32 } ...
-//! 's' queue u64 block u64   settled     [u64; 16], bit = settled
+//! 'b' queue u64 block u64   positions   segments | { offset u32 | len u32 } ...
+//! 's' queue u64 block u64   summary     published [u64; 16] | settled [u64; 16] | segments | n u16 { slot u16 | expires_at_ms u64 } ...
+//!
+//! segments                  n u16 { from place u16 | segment u64 } ...
 //! ```
 
-use crate::block::{Bitmap, Block};
+use crate::block::{Bitmap, Expiring, Segments, Summary, count};
 use crate::log::Position;
 use crate::operation::QueueId;
 
@@ -19,9 +21,9 @@ pub(crate) const META: u8 = b'm';
 pub(crate) const DEFINITION: u8 = b'd';
 pub(crate) const QUEUE: u8 = b'q';
 pub(crate) const POSITIONS: u8 = b'b';
-pub(crate) const SETTLED: u8 = b's';
+pub(crate) const SUMMARY: u8 = b's';
 
-const ENTRY_BYTES: usize = 18;
+const PLACE_BYTES: usize = 8;
 
 /// A key, taken apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,7 +32,7 @@ pub(crate) enum Key {
     Definition(Vec<u8>),
     Queue(QueueId),
     Positions(QueueId, u64),
-    Settled(QueueId, u64),
+    Summary(QueueId, u64),
 }
 
 impl Key {
@@ -40,7 +42,7 @@ impl Key {
             Key::Definition(name) => [&[DEFINITION], name.as_slice()].concat(),
             Key::Queue(queue) => [&[QUEUE], queue.0.to_be_bytes().as_slice()].concat(),
             Key::Positions(queue, block) => of_block(POSITIONS, *queue, *block),
-            Key::Settled(queue, block) => of_block(SETTLED, *queue, *block),
+            Key::Summary(queue, block) => of_block(SUMMARY, *queue, *block),
         }
     }
 
@@ -54,9 +56,9 @@ impl Key {
                 let (queue, block) = block_of(rest)?;
                 Key::Positions(queue, block)
             }
-            SETTLED => {
+            SUMMARY => {
                 let (queue, block) = block_of(rest)?;
-                Key::Settled(queue, block)
+                Key::Summary(queue, block)
             }
             _ => return None,
         })
@@ -143,48 +145,84 @@ impl QueueRow {
     }
 }
 
-pub(crate) fn encode_positions(block: &Block) -> Vec<u8> {
-    let entries = block.entries();
-    let mut value = Vec::with_capacity(entries.len() * ENTRY_BYTES + 4);
-    for (slot, position) in entries {
-        value.extend_from_slice(&slot.to_le_bytes());
-        value.extend_from_slice(&position.segment.to_le_bytes());
+pub(crate) fn encode_positions(positions: &[Position], segments: &Segments) -> Vec<u8> {
+    let mut value = Vec::with_capacity(2 + segments.len() * 10 + positions.len() * PLACE_BYTES + 4);
+    put_segments(&mut value, segments);
+    for position in positions {
         value.extend_from_slice(&position.offset.to_le_bytes());
         value.extend_from_slice(&position.len.to_le_bytes());
     }
     checked(value)
 }
 
-pub(crate) fn decode_positions(value: &[u8]) -> Option<Vec<(u16, Position)>> {
-    let value = unchecked(value)?;
-    if value.len() % ENTRY_BYTES != 0 {
+pub(crate) fn decode_positions(value: &[u8]) -> Option<Vec<Position>> {
+    let mut value = unchecked(value)?;
+    let segments = take_segments(&mut value)?;
+    if value.len() % PLACE_BYTES != 0 {
         return None;
     }
-    value
-        .chunks_exact(ENTRY_BYTES)
-        .map(|mut entry| {
-            let slot = u16::from_le_bytes(take(&mut entry)?);
-            let position = Position {
-                segment: u64::from_le_bytes(take(&mut entry)?),
-                offset: u32::from_le_bytes(take(&mut entry)?),
-                len: u32::from_le_bytes(take(&mut entry)?),
-            };
-            Some((slot, position))
-        })
-        .collect()
+    let mut positions = Vec::with_capacity(value.len() / PLACE_BYTES);
+    for (at, mut place) in value.chunks_exact(PLACE_BYTES).enumerate() {
+        let behind = segments.partition_point(|(from, _)| usize::from(*from) <= at);
+        let (_, segment) = *segments.get(behind.checked_sub(1)?)?;
+        let offset = u32::from_le_bytes(take(&mut place)?);
+        positions.push(Position { segment, offset, len: u32::from_le_bytes(take(&mut place)?) });
+    }
+    Some(positions)
 }
 
-pub(crate) fn encode_settled(bitmap: &Bitmap) -> Vec<u8> {
-    checked(bitmap.iter().flat_map(|word| word.to_le_bytes()).collect())
+pub(crate) fn encode_summary(summary: &Summary) -> Vec<u8> {
+    let mut value = Vec::with_capacity(300);
+    for word in summary.published.iter().chain(&summary.settled) {
+        value.extend_from_slice(&word.to_le_bytes());
+    }
+    put_segments(&mut value, &summary.segments);
+    value.extend_from_slice(&(summary.expiring.len() as u16).to_le_bytes());
+    for (slot, at_ms) in &summary.expiring {
+        value.extend_from_slice(&slot.to_le_bytes());
+        value.extend_from_slice(&at_ms.to_le_bytes());
+    }
+    checked(value)
 }
 
-pub(crate) fn decode_settled(value: &[u8]) -> Option<Bitmap> {
+pub(crate) fn decode_summary(value: &[u8]) -> Option<Summary> {
     let mut value = unchecked(value)?;
+    let published = take_bitmap(&mut value)?;
+    let settled = take_bitmap(&mut value)?;
+    let segments = take_segments(&mut value)?;
+    let mut expiring = Expiring::new();
+    for _ in 0..u16::from_le_bytes(take(&mut value)?) {
+        let slot = u16::from_le_bytes(take(&mut value)?);
+        expiring.push((slot, u64::from_le_bytes(take(&mut value)?)));
+    }
+    // Every published message must be covered by a segment.
+    let is_covered = count(&published) == 0 || segments.first().is_some_and(|(from, _)| *from == 0);
+    (value.is_empty() && is_covered).then_some(Summary { published, settled, segments, expiring })
+}
+
+fn take_bitmap(value: &mut &[u8]) -> Option<Bitmap> {
     let mut bitmap = Bitmap::default();
     for word in &mut bitmap {
-        *word = u64::from_le_bytes(take(&mut value)?);
+        *word = u64::from_le_bytes(take(value)?);
     }
-    value.is_empty().then_some(bitmap)
+    Some(bitmap)
+}
+
+fn put_segments(value: &mut Vec<u8>, segments: &Segments) {
+    value.extend_from_slice(&(segments.len() as u16).to_le_bytes());
+    for (from, segment) in segments {
+        value.extend_from_slice(&from.to_le_bytes());
+        value.extend_from_slice(&segment.to_le_bytes());
+    }
+}
+
+fn take_segments(value: &mut &[u8]) -> Option<Segments> {
+    let mut segments = Segments::new();
+    for _ in 0..u16::from_le_bytes(take(value)?) {
+        let from = u16::from_le_bytes(take(value)?);
+        segments.push((from, u64::from_le_bytes(take(value)?)));
+    }
+    Some(segments)
 }
 
 /// Adds the checksum that [`unchecked`] takes off.
@@ -211,6 +249,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::block::Block;
 
     proptest! {
         #[test]
@@ -223,9 +262,9 @@ mod tests {
 
         #[test]
         fn definitions_and_queues_read_back(name: Vec<u8>, queue: u64) {
-            let settled = Key::Settled(QueueId(queue), 3);
+            let summary = Key::Summary(QueueId(queue), 3);
 
-            prop_assert_eq!(Key::decode(&settled.encode()), Some(settled));
+            prop_assert_eq!(Key::decode(&summary.encode()), Some(summary));
             for key in [Key::Meta, Key::Definition(name), Key::Queue(QueueId(queue))] {
                 prop_assert_eq!(Key::decode(&key.encode()), Some(key));
             }
@@ -239,14 +278,14 @@ mod tests {
             let meta = Meta { schema: 1, position, definitions: 2, queues: 3, blocks: 4 };
             let row = QueueRow { next_seq, delivered_below: 5 };
             let mut block = Block::default();
-            block.publish(slot, position);
-            block.settle(slot);
+            block.publish(slot, position, Some(9));
+            let summary = block.summary();
 
             prop_assert_eq!(Meta::decode(&meta.encode()), Some(meta));
             prop_assert_eq!(QueueRow::decode(&row.encode()), Some(row));
-            let positions = decode_positions(&encode_positions(&block));
-            prop_assert_eq!(positions, Some(vec![(slot, position)]));
-            prop_assert_eq!(decode_settled(&encode_settled(block.bitmap())), Some(*block.bitmap()));
+            let positions = encode_positions(&[position], &summary.segments);
+            prop_assert_eq!(decode_positions(&positions), Some(vec![position]));
+            prop_assert_eq!(decode_summary(&encode_summary(&summary)), Some(summary));
             let mut damaged = row.encode();
             damaged[bit / 8] ^= 1 << (bit % 8);
             prop_assert_eq!(QueueRow::decode(&damaged), None);

@@ -7,7 +7,8 @@
 //! segmented log, syncs once for the whole group, tells the sessions, and only then applies them to
 //! its memory. About once a second the changed part of that memory goes to sled, the state database,
 //! and log segments without a live message go away. A start reads the state database, applies the
-//! log's tail with the same function, and hands everything to the caller as [`Recovered`].
+//! log's tail with the same function, and tells the caller what is there as [`Recovered`]. Messages
+//! themselves stay in the log: a reading thread brings them a [`Page`] at a time.
 //!
 //! ```text
 //! session ─┐                     ┌─ write ─ sync ─ tell sessions ─ apply ─┐
@@ -32,8 +33,10 @@ mod intake;
 mod keys;
 mod log;
 mod operation;
+mod places;
 mod pool;
 mod queues;
+mod read;
 mod record;
 mod recovery;
 mod schema;
@@ -44,8 +47,7 @@ mod table;
 
 pub use crate::error::Error;
 pub use crate::intake::{Session, Ticket, Urgency};
-pub use crate::operation::{Operation, Publish, QueueId, Seq};
-pub use crate::recovery::{
-    Damage, DamageKind, Recovered, RecoveredMessage, RecoveredPublish, RecoveredQueue,
-};
+pub use crate::operation::{Operation, Publish, QueueId, Run, Runs, Seq};
+pub use crate::read::{Page, Stored, Then, Wanted};
+pub use crate::recovery::{Damage, DamageKind, Recovered, RecoveredQueue};
 pub use crate::store::{Options, Store};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::fault::Fault;
-use crate::operation::{Operation, QueueId, Seq};
+use crate::operation::{Operation, QueueId, Run};
 use crate::pool::{Pool, Preparation};
 use crate::record::{self, Buffer, Mark};
 use crate::segment;
@@ -88,7 +88,7 @@ impl Log {
     }
 
     /// Encodes settlements, which must be sorted.
-    pub(crate) fn append_settle(&mut self, sorted: &[(QueueId, Seq)]) -> Result<Position, Error> {
+    pub(crate) fn append_settle(&mut self, sorted: &[(QueueId, Run)]) -> Result<Position, Error> {
         let mark = self.buffer.begin_settle(sorted);
         self.place(mark)
     }

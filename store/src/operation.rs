@@ -12,8 +12,54 @@ pub(crate) const RECORD_BYTES_MAX: usize = 1 << 30;
 pub struct QueueId(pub u64);
 
 /// A message's number within one queue, given by the broker in growing order and never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Seq(pub u64);
+
+/// Numbers that follow each other without a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Run {
+    /// The first of them.
+    pub first: Seq,
+    /// The last of them; not below `first`.
+    pub last: Seq,
+}
+
+/// A set of numbers of one queue, as runs: what is settled together mostly stands together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Runs(SmallVec<[Run; 1]>);
+
+impl Runs {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds a number.
+    pub fn push(&mut self, seq: Seq) {
+        self.push_run(Run { first: seq, last: seq });
+    }
+
+    /// Adds a run; it grows the last one if it continues it.
+    pub fn push_run(&mut self, run: Run) {
+        match self.0.last_mut() {
+            Some(last) if last.last.0.checked_add(1) == Some(run.first.0) => last.last = run.last,
+            _ => self.0.push(run),
+        }
+    }
+
+    /// The runs, as they were added.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Run> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+impl FromIterator<Seq> for Runs {
+    fn from_iter<I: IntoIterator<Item = Seq>>(seqs: I) -> Runs {
+        let mut runs = Runs::default();
+        seqs.into_iter().for_each(|seq| runs.push(seq));
+        runs
+    }
+}
 
 /// One message on its way to one or more queues. It is written once, however many there are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +67,9 @@ pub struct Publish {
     /// When the broker took the message, in milliseconds since 1970. Decided by the caller, since
     /// [`Operation`]s must replay to the same state at any time.
     pub timestamp_ms: u64,
+    /// When the message wishes to be gone, in milliseconds since 1970. The store only hands it back
+    /// at a start, so that nobody has to read the message to know.
+    pub expires_at_ms: Option<u64>,
     /// The queues that receive it, each with the message's number there.
     pub destinations: SmallVec<[(QueueId, Seq); 1]>,
     /// Address, properties and body. Opaque to the store; together less than 1 GiB.
@@ -59,8 +108,15 @@ pub enum Operation {
     Settle {
         /// The queue they leave; other queues keep them.
         queue: QueueId,
-        /// The messages, in any order. Neighbours are written as one range.
-        seqs: SmallVec<[Seq; 4]>,
+        /// The messages, in any order.
+        runs: Runs,
+    },
+    /// Those of these messages that were published before this are gone from this queue.
+    Purge {
+        /// The queue they leave; other queues keep them.
+        queue: QueueId,
+        /// The numbers, sorted; those that nobody knows do not matter.
+        runs: Runs,
     },
     /// Messages of this queue up to here have been handed to a consumer: they come back marked
     /// redelivered.
@@ -88,7 +144,7 @@ impl Operation {
                 Operation::Publish(publish) => {
                     publish.destinations.len() * 16 + publish.parts.iter().map(Bytes::len).sum::<usize>()
                 }
-                Operation::Settle { seqs, .. } => seqs.len() * 8,
+                Operation::Settle { runs, .. } | Operation::Purge { runs, .. } => runs.iter().len() * 16,
                 Operation::Atomic(parts) => parts.iter().map(Operation::weight).sum(),
             }
     }

@@ -1,13 +1,14 @@
 //! The queues: which messages each of them holds, and how many live ones each segment has.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::block::{Bitmap, Block, Parts, SLOTS};
+use crate::block::{Block, Parts, SLOTS, Summary};
 use crate::keys::{self, Key, QueueRow};
 use crate::log::Position;
-use crate::operation::{QueueId, Seq};
+use crate::operation::{QueueId, Run, Seq};
 
 /// An early settlement whose publish has not come within this many checkpoints was for a message
 /// that is never stored; without an end they would pile up.
@@ -16,12 +17,28 @@ const EARLY_ROUNDS: u64 = 64;
 /// One changed row of the state database; `None` removes it.
 pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
 
+/// Looks up the place of each published message of a cold block, in order.
+pub(crate) type Recall = Arc<dyn Fn(QueueId, u64, &Summary) -> Vec<Position> + Send + Sync>;
+
+/// The live messages of one block, in order.
+pub(crate) enum Seen {
+    /// And where they lie.
+    Warm(Vec<(Seq, Position)>),
+    /// Where they lie has to be looked up: each has its place among all published ones.
+    Cold { index: u64, summary: Box<Summary>, live: Vec<(Seq, usize)> },
+}
+
 #[derive(Default)]
 pub(crate) struct Queues {
     queues: HashMap<QueueId, Queue>,
     /// Live messages per segment, once for each queue that holds them.
     live: BTreeMap<u64, u64>,
     dirty: Dirty,
+    /// Blocks whose places the last checkpoint has written: they cool down at the next one, when those
+    /// are sure to be in the state database.
+    cooling: Vec<(QueueId, u64)>,
+    /// How cold blocks get their places back.
+    recall: Option<Recall>,
     /// Blocks with settlements whose publish has not come.
     early: Vec<(QueueId, u64)>,
     /// Grows by one with each checkpoint.
@@ -52,11 +69,20 @@ pub(crate) struct Queue {
     is_stored: bool,
 }
 
-fn place(seq: Seq) -> (u64, u16) {
+pub(crate) fn place(seq: Seq) -> (u64, u16) {
     (seq.0 / SLOTS, (seq.0 % SLOTS) as u16)
 }
 
+pub(crate) fn seq_of(index: u64, slot: u16) -> Seq {
+    Seq(index * SLOTS + u64::from(slot))
+}
+
 impl Queues {
+    /// Says how cold blocks get their places back. Until then none may be cold.
+    pub(crate) fn set_recall(&mut self, recall: Recall) {
+        self.recall = Some(recall);
+    }
+
     pub(crate) fn create(&mut self, id: QueueId) {
         let queue = self.queues.entry(id).or_insert_with(|| {
             self.dirty.membership = true;
@@ -73,22 +99,29 @@ impl Queues {
             self.stored_queues -= 1;
         }
         for (index, block) in &queue.blocks {
-            for (_, position) in block.live_entries() {
-                release(&mut self.live, position);
-            }
+            block.live_segments(|segment| release(&mut self.live, segment));
             self.stored_blocks -= u64::from(block.stored.any());
             self.dirty.forget(id, *index, block);
         }
     }
 
-    pub(crate) fn publish(&mut self, id: QueueId, seq: Seq, position: Position) {
+    pub(crate) fn publish(&mut self, id: QueueId, seq: Seq, position: Position, expires_at_ms: Option<u64>) {
         let Some(queue) = self.queues.get_mut(&id) else { return };
         queue.saw(id, seq, &mut self.dirty);
         let (index, slot) = place(seq);
         let is_new_block = !queue.blocks.contains_key(&index);
         let block = queue.blocks.entry(index).or_default();
+        if block.is_published(slot) {
+            return;
+        }
+        if block.positions().is_none()
+            && let Some(recall) = &self.recall
+        {
+            // It comes late, or a start applies the log's tail.
+            block.warm(recall(id, index, &block.summary()));
+        }
         self.dirty.touch(id, index, block, self.round, |block| {
-            if block.publish(slot, position) {
+            if block.publish(slot, position, expires_at_ms) {
                 *self.live.entry(position.segment).or_default() += 1;
             }
         });
@@ -103,22 +136,42 @@ impl Queues {
         }
     }
 
-    pub(crate) fn settle(&mut self, id: QueueId, seq: Seq) {
+    pub(crate) fn settle(&mut self, id: QueueId, run: Run) {
         let Some(queue) = self.queues.get_mut(&id) else { return };
-        queue.saw(id, seq, &mut self.dirty);
-        let (index, slot) = place(seq);
-        let block = queue.blocks.entry(index).or_default();
-        let was_early = block.early();
-        self.dirty.touch(id, index, block, self.round, |block| {
-            if let Some(position) = block.settle(slot) {
-                release(&mut self.live, position);
+        queue.saw(id, run.last, &mut self.dirty);
+        for (index, first, last) in pieces(run) {
+            let Some(queue) = self.queues.get_mut(&id) else { return };
+            let block = queue.blocks.entry(index).or_default();
+            let was_early = block.early();
+            let live = &mut self.live;
+            self.dirty.touch(id, index, block, self.round, |block| {
+                block.settle(first, last, |segment| release(live, segment));
+            });
+            if was_early == 0 && block.early() > 0 {
+                self.early.push((id, index));
             }
-        });
-        if was_early == 0 && block.early() > 0 {
-            self.early.push((id, index));
+            if block.is_spent() {
+                self.retire(id, index);
+            }
         }
-        if block.is_spent() {
-            self.retire(id, index);
+    }
+
+    /// Settles what is there of these numbers.
+    pub(crate) fn purge(&mut self, id: QueueId, run: Run) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let there = queue.blocks.range(place(run.first).0..=place(run.last).0);
+        let indices: Vec<u64> = there.map(|(index, _)| *index).collect();
+        for index in indices {
+            let Some(queue) = self.queues.get_mut(&id) else { return };
+            let Some(block) = queue.blocks.get_mut(&index) else { continue };
+            let (first, last) = within(run, index);
+            let live = &mut self.live;
+            self.dirty.touch(id, index, block, self.round, |block| {
+                block.purge(first, last, |segment| release(live, segment));
+            });
+            if block.is_spent() {
+                self.retire(id, index);
+            }
         }
     }
 
@@ -155,17 +208,35 @@ impl Queues {
         self.live.get(&segment).copied().unwrap_or(0)
     }
 
+    /// The segments with live messages, each with their number.
+    pub(crate) fn live_segments(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.live.iter().map(|(segment, count)| (*segment, *count))
+    }
+
+    /// Live messages of the first block that has any in this run.
+    pub(crate) fn look(&self, id: QueueId, run: Run) -> Option<Seen> {
+        let queue = self.queues.get(&id)?;
+        let blocks = queue.blocks.range(place(run.first).0..=place(run.last).0);
+        for (index, block) in blocks.filter(|(_, block)| block.live() > 0) {
+            let (first, last) = within(run, *index);
+            let live = block.live_slots(first).take_while(|(slot, _)| *slot <= last);
+            let live: Vec<(Seq, usize)> = live.map(|(slot, at)| (seq_of(*index, slot), at)).collect();
+            if live.is_empty() {
+                continue;
+            }
+            return Some(match block.positions() {
+                Some(positions) => Seen::Warm(live.iter().map(|(seq, at)| (*seq, positions[*at])).collect()),
+                None => Seen::Cold { index: *index, summary: Box::new(block.summary()), live },
+            });
+        }
+        None
+    }
+
     /// All queues, sorted by id.
     pub(crate) fn sorted(&self) -> Vec<(QueueId, &Queue)> {
         let mut queues: Vec<_> = self.queues.iter().map(|(id, queue)| (*id, queue)).collect();
         queues.sort_unstable_by_key(|(id, _)| *id);
         queues
-    }
-
-    /// Where a live message lies.
-    pub(crate) fn find(&self, id: QueueId, seq: Seq) -> Option<Position> {
-        let (index, slot) = place(seq);
-        self.queues.get(&id)?.blocks.get(&index)?.find(slot)
     }
 
     pub(crate) fn membership_changed(&self) -> bool {
@@ -208,6 +279,7 @@ impl Queues {
     pub(crate) fn take_changes(&mut self) -> Vec<Change> {
         self.round += 1;
         self.expire_early();
+        self.cool_down();
         let dirty_blocks = std::mem::take(&mut self.dirty.blocks);
         // Removals first: a block may have been removed and begun anew.
         let mut spent = Vec::new();
@@ -220,16 +292,16 @@ impl Queues {
                 continue;
             }
             self.stored_blocks += u64::from(!block.stored.any());
-            if block.dirty.positions {
+            let summary = block.summary();
+            if block.dirty.positions
+                && let Some(positions) = block.positions()
+            {
                 let key = Key::Positions(id, index).encode();
-                changes.push((key, Some(keys::encode_positions(block))));
-                block.stored.positions = true;
+                changes.push((key, Some(keys::encode_positions(positions, &summary.segments))));
+                self.cooling.push((id, index));
             }
-            if block.dirty.settled {
-                let key = Key::Settled(id, index).encode();
-                changes.push((key, Some(keys::encode_settled(block.bitmap()))));
-                block.stored.settled = true;
-            }
+            changes.push((Key::Summary(id, index).encode(), Some(keys::encode_summary(&summary))));
+            block.stored = Parts { positions: true, summary: true };
             block.dirty = Parts::default();
         }
         for (id, index) in spent {
@@ -246,6 +318,21 @@ impl Queues {
         let gone = std::mem::take(&mut self.dirty.gone).into_iter().map(|key| (key, None));
         self.dirty.membership = false;
         gone.chain(changes).collect()
+    }
+
+    /// What the checkpoint before has written is in the state database by now.
+    fn cool_down(&mut self) {
+        for (id, index) in std::mem::take(&mut self.cooling) {
+            let Some(queue) = self.queues.get_mut(&id) else { continue };
+            let tail = queue.next_seq.saturating_sub(1) / SLOTS;
+            let Some(block) = queue.blocks.get_mut(&index) else { continue };
+            match block.dirty.positions {
+                // The next checkpoint writes them again.
+                true => {}
+                false if index < tail => block.cool(),
+                false => self.cooling.push((id, index)),
+            }
+        }
     }
 
     fn expire_early(&mut self) {
@@ -280,20 +367,11 @@ impl Queues {
     }
 
     /// Puts back what a checkpoint has written; its queue must be there. `false` when it is not.
-    pub(crate) fn restore_block(
-        &mut self,
-        id: QueueId,
-        index: u64,
-        positions: Option<Vec<(u16, Position)>>,
-        settled: Option<Bitmap>,
-    ) -> bool {
+    pub(crate) fn restore_block(&mut self, id: QueueId, index: u64, summary: Summary) -> bool {
         let Some(queue) = self.queues.get_mut(&id) else { return false };
-        let stored = Parts { positions: positions.is_some(), settled: settled.is_some() };
-        let mut block = Block::restore(positions.unwrap_or_default(), settled.unwrap_or_default());
-        block.stored = stored;
-        for (_, position) in block.live_entries() {
-            *self.live.entry(position.segment).or_default() += 1;
-        }
+        let block = Block::restore(summary);
+        let live = &mut self.live;
+        block.live_segments(|segment| *live.entry(segment).or_default() += 1);
         if block.early() > 0 {
             self.early.push((id, index));
         }
@@ -312,16 +390,25 @@ impl Queues {
 }
 
 impl Queue {
-    /// Live messages in order.
-    pub(crate) fn live_entries(&self) -> impl Iterator<Item = (Seq, Position)> + '_ {
-        self.blocks.iter().flat_map(|(index, block)| {
-            block.live_entries().map(move |(slot, position)| (Seq(index * SLOTS + u64::from(slot)), position))
-        })
+    /// How many messages are live.
+    pub(crate) fn live(&self) -> u64 {
+        self.blocks.values().map(|block| u64::from(block.live())).sum()
     }
 
-    /// How many messages are live.
-    pub(crate) fn live(&self) -> usize {
-        self.blocks.values().map(|block| usize::from(block.live())).sum()
+    /// The first live message.
+    pub(crate) fn first_live(&self) -> Option<Seq> {
+        let (index, block) = self.blocks.iter().find(|(_, block)| block.live() > 0)?;
+        block.live_slots(0).next().map(|(slot, _)| seq_of(*index, slot))
+    }
+
+    /// Live messages that wish to be gone at some time, in order.
+    pub(crate) fn expiring(&self) -> impl Iterator<Item = (Seq, u64)> + '_ {
+        let of_block = |(index, block): (&u64, &'_ Block)| {
+            let index = *index;
+            let expiring: Vec<_> = block.expiring().collect();
+            expiring.into_iter().map(move |(slot, at_ms)| (seq_of(index, slot), at_ms))
+        };
+        self.blocks.iter().flat_map(of_block)
     }
 
     fn saw(&mut self, id: QueueId, seq: Seq, dirty: &mut Dirty) {
@@ -361,17 +448,32 @@ impl Dirty {
         if block.stored.positions {
             self.gone.push(Key::Positions(id, index).encode());
         }
-        if block.stored.settled {
-            self.gone.push(Key::Settled(id, index).encode());
+        if block.stored.summary {
+            self.gone.push(Key::Summary(id, index).encode());
         }
     }
 }
 
-fn release(live: &mut BTreeMap<u64, u64>, position: Position) {
-    if let Some(count) = live.get_mut(&position.segment) {
+/// The part of a run that lies in a block.
+fn within(run: Run, index: u64) -> (u16, u16) {
+    let (start, end) = (index * SLOTS, index * SLOTS + (SLOTS - 1));
+    let slot = |seq: u64| (seq.clamp(start, end) - start) as u16;
+    (slot(run.first.0), slot(run.last.0))
+}
+
+/// A run, cut at the ends of blocks.
+fn pieces(run: Run) -> impl Iterator<Item = (u64, u16, u16)> {
+    (place(run.first).0..=place(run.last).0).map(move |index| {
+        let (first, last) = within(run, index);
+        (index, first, last)
+    })
+}
+
+fn release(live: &mut BTreeMap<u64, u64>, segment: u64) {
+    if let Some(count) = live.get_mut(&segment) {
         *count -= 1;
         if *count == 0 {
-            live.remove(&position.segment);
+            live.remove(&segment);
         }
     }
 }

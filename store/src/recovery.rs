@@ -1,26 +1,25 @@
-//! The start: state database, then the log's tail, then the bodies of what is alive.
+//! The start: state database, then the log's tail. Messages stay where they are.
 //!
 //! Damage never prevents a start. What is lost is named, and all around it is kept.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hashbrown::{HashMap, HashSet};
 
 use crate::checkpoint::{Checkpointer, Snapshot};
 use crate::definitions::Backup;
 use crate::error::Error;
 use crate::fault::Fault;
-use crate::keys::{self, Key, Meta, QueueRow};
+use crate::keys::{self, DEFINITION, Key, META, Meta, QUEUE, QueueRow, SUMMARY};
 use crate::log::{Log, Position};
 use crate::operation::{Operation, QueueId, Seq};
+use crate::places::Places;
 use crate::pool::Pool;
-use crate::record::{self, Parsed};
+use crate::record;
 use crate::schema::{self, FORMAT};
 use crate::segment::{self, End, Found, Head};
 use crate::state::State;
@@ -29,11 +28,6 @@ use crate::table::{Row, Table};
 /// What is left free in each queue's numbers when its past is not fully known: a settlement in an
 /// old segment must never meet a new message of the same number.
 const REBUILD_GAP: u64 = 1 << 40;
-/// Live records this near to each other are read at once,
-const READ_GAP_BYTES: u64 = 4 << 10;
-/// and up to this much: one surviving message keeps no more than this in memory.
-const READ_BYTES_MAX: u64 = 1 << 20;
-
 /// What was in the data directory.
 #[derive(Debug)]
 pub struct Recovered {
@@ -41,45 +35,27 @@ pub struct Recovered {
     pub definitions: Vec<(Vec<u8>, Vec<u8>)>,
     /// All queues, sorted by id, also those without messages.
     pub queues: Vec<RecoveredQueue>,
-    /// The messages that any queue holds, each once, in the order of the log.
-    /// [`RecoveredMessage::publish`] is an index into it.
-    pub publishes: Vec<RecoveredPublish>,
     /// What could not be read, or does not fit together. Empty after a crash, but for torn tails.
     pub damage: Vec<Damage>,
     /// The store was closed before, or is new: nothing had to be replayed.
     pub clean: bool,
 }
 
-/// A queue and its messages.
+/// A queue, and what is known of its messages without reading them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveredQueue {
     /// Its id.
     pub queue: QueueId,
     /// The number for its next message: no operation has ever named it or a higher one.
     pub next_seq: Seq,
-    /// Its messages, sorted by number. Missing numbers are settled.
-    pub messages: Vec<RecoveredMessage>,
-}
-
-/// A message in one queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RecoveredMessage {
-    /// Its number in this queue.
-    pub seq: Seq,
-    /// It may have been handed to a consumer before.
-    pub redelivered: bool,
-    /// Which of [`Recovered::publishes`] it is; queues that share a message share the index.
-    pub publish: usize,
-}
-
-/// A message, whatever the number of queues that hold it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecoveredPublish {
-    /// As given in [`crate::Publish::timestamp_ms`].
-    pub timestamp_ms: u64,
-    /// As given in [`crate::Publish::parts`]. Slices of larger pieces of at most 1 MiB (or one
-    /// record, if that is larger), which go when the last slice goes.
-    pub parts: [Bytes; 3],
+    /// Messages below this number may have been handed to a consumer before.
+    pub delivered_below: Seq,
+    /// How many live messages it has, all from `first` on.
+    pub live: u64,
+    /// The first live message; `next_seq` if there is none.
+    pub first: Seq,
+    /// The live messages that had [`crate::Publish::expires_at_ms`], and what it was; sorted by number.
+    pub expiring: Vec<(Seq, u64)>,
 }
 
 /// Something on disk that is not as it was written.
@@ -111,9 +87,9 @@ pub enum DamageKind {
     Hole,
     /// A segment's header makes no sense; its records were read nevertheless.
     Header,
-    /// The record of live messages cannot be read: they are lost.
+    /// The record of live messages cannot be read: they are lost. Noticed when they are asked for.
     Message,
-    /// A segment that should be there is not.
+    /// A segment that should be there is not, and the messages in it are lost.
     Missing,
     /// The state database was lost or made no sense. It was set aside and rebuilt from the log: some
     /// messages may come again, marked redelivered.
@@ -138,6 +114,8 @@ pub(crate) struct Start {
     pub(crate) state: State,
     pub(crate) log: Log,
     pub(crate) checkpointer: Checkpointer,
+    pub(crate) places: Places,
+    pub(crate) log_dir: PathBuf,
     pub(crate) recovered: Recovered,
     pub(crate) checkpoint_wanted: bool,
     pub(crate) backup_wanted: bool,
@@ -154,6 +132,10 @@ pub(crate) fn recover(dir: &Path, segment_bytes: u64, fault: Fault) -> Result<St
     let mut damage = Vec::new();
     let (base, table) = base(dir, &segments, backup, &mut damage)?;
     let Base { mut state, position, definitions_at, is_rebuild } = base;
+    let table = Arc::new(table);
+    let places = Places::new(Arc::clone(&table), &log_dir);
+    let recall = places.clone();
+    state.queues.set_recall(Arc::new(move |queue, index, summary| recall.of_block(queue, index, summary)));
 
     let mut replay = Replay { state: &mut state, definitions_at, records: 0, damage: &mut damage };
     let is_sealed = replay.run(&log_dir, segments.range(position.segment..), position)?;
@@ -163,7 +145,12 @@ pub(crate) fn recover(dir: &Path, segment_bytes: u64, fault: Fault) -> Result<St
         state.queues.all_delivered();
         state.queues.skip_seqs(REBUILD_GAP);
     }
-    let (queues, publishes) = Bodies::new(&log_dir).read(&mut state, &mut damage);
+    for (segment, messages) in state.queues.live_segments().filter(|(id, _)| !segments.contains(id)) {
+        let detail = format!("the segment is missing, and {messages} live messages with it");
+        let position = Position { segment, ..Position::default() };
+        damage.push(Damage { detail, ..missing(position) });
+    }
+    let queues = queues(&state);
 
     // Without gaps, see `has_no_gap`. A spare of a higher id has never held a record under it.
     let used = segments.last().copied().unwrap_or(0);
@@ -181,8 +168,20 @@ pub(crate) fn recover(dir: &Path, segment_bytes: u64, fault: Fault) -> Result<St
     }
     let definitions = state.definitions.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
     let clean = is_clean && damage.is_empty();
-    let recovered = Recovered { definitions, queues, publishes, damage, clean };
-    Ok(Start { state, log, checkpointer, recovered, checkpoint_wanted, backup_wanted })
+    let recovered = Recovered { definitions, queues, damage, clean };
+    Ok(Start { state, log, checkpointer, places, log_dir, recovered, checkpoint_wanted, backup_wanted })
+}
+
+fn queues(state: &State) -> Vec<RecoveredQueue> {
+    let recovered = state.queues.sorted().into_iter().map(|(id, queue)| RecoveredQueue {
+        queue: id,
+        next_seq: Seq(queue.next_seq),
+        delivered_below: Seq(queue.delivered_below),
+        live: queue.live(),
+        first: queue.first_live().unwrap_or(Seq(queue.next_seq)),
+        expiring: queue.expiring().collect(),
+    });
+    recovered.collect()
 }
 
 fn ids(dir: &Path, extension: &str) -> Result<BTreeSet<u64>, Error> {
@@ -212,12 +211,13 @@ fn base(
         Some(first) => *first == 1 && has_no_gap(segments, 1),
         None => backup.is_none(),
     };
-    let reason = match Table::open(&state_dir) {
-        Ok((table, rows)) if rows.is_empty() && is_whole_log => {
+    let opened = Table::open(&state_dir).and_then(|table| Ok((rows(&table)?, table)));
+    let reason = match opened {
+        Ok((rows, table)) if rows.is_empty() && is_whole_log => {
             return Ok((Base::default(), table));
         }
-        Ok((_, rows)) if rows.is_empty() => "it is empty".to_owned(),
-        Ok((table, rows)) => match load(rows) {
+        Ok((rows, _)) if rows.is_empty() => "it is empty".to_owned(),
+        Ok((rows, table)) => match load(rows) {
             Ok((state, position)) => {
                 let fits = segments.contains(&position.segment) && has_no_gap(segments, position.segment);
                 if fits || backup.is_none() {
@@ -235,7 +235,7 @@ fn base(
     };
 
     let aside = set_aside(&state_dir)?;
-    let (table, _) = Table::open(&state_dir)?;
+    let table = Table::open(&state_dir)?;
     damage.push(Damage {
         kind: DamageKind::State,
         segment: 0,
@@ -293,12 +293,20 @@ fn set_aside(state_dir: &Path) -> Result<PathBuf, Error> {
     }
 }
 
-/// Puts the state together from the rows of the state database.
-pub(crate) fn load(rows: Vec<Row>) -> Result<(State, Position), String> {
+/// All rows that a start reads: everything but the places of messages, which are most of it.
+fn rows(table: &Table) -> Result<Vec<Row>, Error> {
+    let mut rows = Vec::new();
+    for kind in [META, DEFINITION, QUEUE, SUMMARY] {
+        rows.extend(table.rows(&[kind])?);
+    }
+    Ok(rows)
+}
+
+/// Puts the state together from the rows of the state database, which are sorted.
+fn load(rows: Vec<Row>) -> Result<(State, Position), String> {
     let mut state = State::default();
     let mut meta = None;
-    let mut queues = Vec::new();
-    let mut blocks: BTreeMap<(QueueId, u64), _> = BTreeMap::new();
+    let (mut queues, mut blocks) = (0, 0);
     for (key, value) in rows {
         let bad = || format!("the value of key {key:02x?} makes no sense");
         match Key::decode(&key).ok_or_else(|| format!("unknown key {key:02x?}"))? {
@@ -308,16 +316,17 @@ pub(crate) fn load(rows: Vec<Row>) -> Result<(State, Position), String> {
                 state.definitions.restore(name, value);
             }
             Key::Queue(queue) => {
-                queues.push((queue, QueueRow::decode(&value).ok_or_else(bad)?));
+                queues += 1;
+                state.queues.restore_queue(queue, QueueRow::decode(&value).ok_or_else(bad)?);
             }
-            Key::Positions(queue, block) => {
-                let positions = keys::decode_positions(&value).ok_or_else(bad)?;
-                blocks.entry((queue, block)).or_insert((None, None)).0 = Some(positions);
+            Key::Summary(queue, block) => {
+                blocks += 1;
+                let summary = keys::decode_summary(&value).ok_or_else(bad)?;
+                if !state.queues.restore_block(queue, block, summary) {
+                    return Err(format!("it holds a block of queue {}, which is unknown", queue.0));
+                }
             }
-            Key::Settled(queue, block) => {
-                let settled = keys::decode_settled(&value).ok_or_else(bad)?;
-                blocks.entry((queue, block)).or_insert((None, None)).1 = Some(settled);
-            }
+            Key::Positions(..) => {}
         }
     }
 
@@ -325,18 +334,10 @@ pub(crate) fn load(rows: Vec<Row>) -> Result<(State, Position), String> {
     if meta.schema != FORMAT {
         return Err(format!("it has format {}, not {FORMAT}", meta.schema));
     }
-    let found = (state.definitions.iter().len() as u64, queues.len() as u64, blocks.len() as u64);
+    let found = (state.definitions.iter().len() as u64, queues, blocks);
     let expected = (meta.definitions, meta.queues, meta.blocks);
     if found != expected {
         return Err(format!("it holds {found:?} definitions, queues and blocks instead of {expected:?}"));
-    }
-    for (queue, row) in queues {
-        state.queues.restore_queue(queue, row);
-    }
-    for ((queue, block), (positions, settled)) in blocks {
-        if !state.queues.restore_block(queue, block, positions, settled) {
-            return Err(format!("it holds a block of queue {}, which is unknown", queue.0));
-        }
     }
     Ok((state, meta.position))
 }
@@ -440,7 +441,10 @@ impl Replay<'_> {
             Operation::Atomic(parts) => {
                 parts.iter().for_each(|part| self.apply(position, part));
             }
-            Operation::Publish(_) | Operation::Settle { .. } | Operation::Delivered { .. } => {
+            Operation::Publish(_)
+            | Operation::Settle { .. }
+            | Operation::Purge { .. }
+            | Operation::Delivered { .. } => {
                 self.state.apply(position, operation);
             }
         }
@@ -460,164 +464,4 @@ fn unreadable(kind: DamageKind, segment: u64, offset: usize, bytes: usize) -> Da
         messages: Vec::new(),
         detail: detail.into(),
     }
-}
-
-/// Reads the records of live messages, in the order of the log.
-struct Bodies<'a> {
-    log_dir: &'a Path,
-    publishes: Vec<RecoveredPublish>,
-    messages: HashMap<QueueId, Vec<RecoveredMessage>>,
-}
-
-impl<'a> Bodies<'a> {
-    fn new(log_dir: &'a Path) -> Bodies<'a> {
-        Bodies { log_dir, publishes: Vec::new(), messages: HashMap::new() }
-    }
-
-    fn read(
-        mut self,
-        state: &mut State,
-        damage: &mut Vec<Damage>,
-    ) -> (Vec<RecoveredQueue>, Vec<RecoveredPublish>) {
-        let mut positions: Vec<Position> = Vec::new();
-        for (_, queue) in state.queues.sorted() {
-            positions.extend(queue.live_entries().map(|(_, position)| position));
-        }
-        positions.sort_unstable();
-        positions.dedup();
-        for of_segment in positions.chunk_by(|a, b| a.segment == b.segment) {
-            self.read_segment(state, of_segment);
-        }
-
-        for (id, queue) in state.queues.sorted() {
-            let messages = self.messages.entry(id).or_default();
-            messages.sort_unstable_by_key(|message| message.seq);
-            messages.dedup_by_key(|message| message.seq);
-            for message in messages {
-                message.redelivered = message.seq.0 < queue.delivered_below;
-            }
-        }
-        self.drop_unread(state, damage);
-
-        let mut queues = Vec::new();
-        for (id, queue) in state.queues.sorted() {
-            let messages = self.messages.remove(&id).unwrap_or_default();
-            queues.push(RecoveredQueue { queue: id, next_seq: Seq(queue.next_seq), messages });
-        }
-        (queues, self.publishes)
-    }
-
-    fn read_segment(&mut self, state: &State, positions: &[Position]) {
-        // What cannot be opened or read is noticed by `drop_unread`.
-        let Ok(file) = File::open(segment::path(self.log_dir, positions[0].segment)) else {
-            return;
-        };
-        let mut rest = positions;
-        while let Some((first, behind)) = rest.split_first() {
-            let start = u64::from(first.offset);
-            let mut end = start + u64::from(first.len);
-            let mut count = 1;
-            for next in behind {
-                let next_end = u64::from(next.offset) + u64::from(next.len);
-                let is_near = u64::from(next.offset) <= end + READ_GAP_BYTES;
-                if !is_near || next_end - start > READ_BYTES_MAX {
-                    break;
-                }
-                end = next_end;
-                count += 1;
-            }
-            let run = read_at(&file, start, (end - start) as usize);
-            for position in &rest[..count] {
-                let from = (u64::from(position.offset) - start) as usize;
-                let to = from + position.len as usize;
-                if to <= run.len() {
-                    self.read_record(state, *position, &run.slice(from..to));
-                }
-            }
-            rest = &rest[count..];
-        }
-    }
-
-    fn read_record(&mut self, state: &State, position: Position, record: &Bytes) {
-        let Parsed::Whole { kind, len } = record::parse(record, record::seed(position.segment)) else {
-            return;
-        };
-        if record::HEADER_BYTES + len != record.len() {
-            return;
-        }
-        let payload = record.slice(record::HEADER_BYTES..);
-        // Its checksum is right and it was read before: no more can be known than that it is not.
-        let _ = record::decode(kind, payload, &mut |operation| {
-            self.take(state, position, operation);
-        });
-    }
-
-    fn take(&mut self, state: &State, position: Position, operation: Operation) {
-        match operation {
-            Operation::Publish(publish) => {
-                let index = self.publishes.len();
-                let mut is_live = false;
-                for (queue, seq) in &publish.destinations {
-                    if state.queues.find(*queue, *seq) != Some(position) {
-                        continue;
-                    }
-                    is_live = true;
-                    let message = RecoveredMessage { seq: *seq, redelivered: false, publish: index };
-                    self.messages.entry(*queue).or_default().push(message);
-                }
-                if is_live {
-                    let crate::operation::Publish { timestamp_ms, parts, .. } = publish;
-                    self.publishes.push(RecoveredPublish { timestamp_ms, parts });
-                }
-            }
-            Operation::Atomic(parts) => {
-                parts.into_iter().for_each(|part| self.take(state, position, part));
-            }
-            _ => {}
-        }
-    }
-
-    /// Names the messages whose record could not be read, and takes them out of the state.
-    fn drop_unread(&mut self, state: &mut State, damage: &mut Vec<Damage>) {
-        let mut lost: BTreeMap<Position, Vec<(QueueId, Seq)>> = BTreeMap::new();
-        for (id, queue) in state.queues.sorted() {
-            let read = self.messages.get(&id).map(Vec::as_slice).unwrap_or_default();
-            if read.len() == queue.live() {
-                continue;
-            }
-            let read: HashSet<Seq> = read.iter().map(|message| message.seq).collect();
-            for (seq, position) in queue.live_entries() {
-                if !read.contains(&seq) {
-                    lost.entry(position).or_default().push((id, seq));
-                }
-            }
-        }
-        for (position, messages) in lost {
-            for (queue, seq) in &messages {
-                state.queues.settle(*queue, *seq);
-            }
-            damage.push(Damage {
-                kind: DamageKind::Message,
-                segment: position.segment,
-                offset: u64::from(position.offset),
-                bytes: u64::from(position.len),
-                messages,
-                detail: "the record of a message cannot be read".into(),
-            });
-        }
-    }
-}
-
-/// As much of the range as there is.
-fn read_at(file: &File, offset: u64, len: usize) -> Bytes {
-    let mut bytes = vec![0; len];
-    let mut read = 0;
-    while read < len {
-        match file.read_at(&mut bytes[read..], offset + read as u64) {
-            Ok(0) | Err(_) => break,
-            Ok(count) => read += count,
-        }
-    }
-    bytes.truncate(read);
-    Bytes::from(bytes)
 }

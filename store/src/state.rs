@@ -22,13 +22,14 @@ impl State {
             Operation::QueueDelete { queue } => self.queues.delete(*queue),
             Operation::Publish(publish) => {
                 for (queue, seq) in &publish.destinations {
-                    self.queues.publish(*queue, *seq, position);
+                    self.queues.publish(*queue, *seq, position, publish.expires_at_ms);
                 }
             }
-            Operation::Settle { queue, seqs } => {
-                for seq in seqs {
-                    self.queues.settle(*queue, *seq);
-                }
+            Operation::Settle { queue, runs } => {
+                runs.iter().for_each(|run| self.queues.settle(*queue, run));
+            }
+            Operation::Purge { queue, runs } => {
+                runs.iter().for_each(|run| self.queues.purge(*queue, run));
             }
             Operation::Delivered { queue, through } => self.queues.delivered(*queue, *through),
             Operation::Atomic(parts) => {
@@ -49,30 +50,69 @@ impl State {
 mod tests {
     use proptest::prelude::*;
 
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+
     use super::*;
-    use crate::keys::{Key, Meta};
-    use crate::operation::{Publish, QueueId, Seq};
-    use crate::queues::Change;
+    use crate::keys::{self, Key};
+    use crate::operation::{Publish, QueueId, Run, Seq};
+    use crate::queues::{Change, Recall, Seen as Block};
 
     const QUEUE: QueueId = QueueId(1);
 
+    /// What stands in for the state database.
+    type Rows = Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>;
+
+    fn recall(rows: &Rows) -> Recall {
+        let rows = rows.clone();
+        Arc::new(move |queue, index, _| {
+            let value = rows.lock().unwrap()[&Key::Positions(queue, index).encode()].clone();
+            keys::decode_positions(&value).unwrap()
+        })
+    }
+
     fn publish(seq: u64) -> Operation {
         let destinations = [(QUEUE, Seq(seq))].into_iter().collect();
-        Operation::Publish(Publish { timestamp_ms: 0, destinations, parts: Default::default() })
+        let expires_at_ms = seq.is_multiple_of(50).then_some(seq);
+        Operation::Publish(Publish {
+            timestamp_ms: 0,
+            expires_at_ms,
+            destinations,
+            parts: Default::default(),
+        })
     }
 
     fn settle(seqs: impl IntoIterator<Item = u64>) -> Operation {
-        Operation::Settle { queue: QUEUE, seqs: seqs.into_iter().map(Seq).collect() }
+        Operation::Settle { queue: QUEUE, runs: seqs.into_iter().map(Seq).collect() }
     }
 
-    /// What a start would find: numbers, places, and how much is alive in the only segment.
-    type Seen = (Vec<(u64, u32)>, u64, u64, u64);
+    fn purge(seqs: impl IntoIterator<Item = u64>) -> Operation {
+        Operation::Purge { queue: QUEUE, runs: seqs.into_iter().map(Seq).collect() }
+    }
 
-    fn seen(state: &State) -> Seen {
+    /// What a start would find: numbers and places, those that expire, the next number, the last one
+    /// delivered, and how much is alive in the only segment.
+    type Seen = (Vec<(u64, u32)>, Vec<(Seq, u64)>, u64, u64, u64);
+
+    fn seen(state: &State, recall: &Recall) -> Seen {
         let (_, queue) = state.queues.sorted()[0];
-        let live = queue.live_entries().map(|(seq, position)| (seq.0, position.offset));
+        let mut live = Vec::new();
+        let mut rest = Run { first: Seq(0), last: Seq(10_000) };
+        while let Some(block) = state.queues.look(QUEUE, rest) {
+            let found = match block {
+                Block::Warm(found) => found,
+                Block::Cold { index, summary, live } => {
+                    let positions = recall(QUEUE, index, &summary);
+                    live.into_iter().map(|(seq, at)| (seq, positions[at])).collect()
+                }
+            };
+            rest.first = Seq(found.last().unwrap().0.0 + 1);
+            live.extend(found.into_iter().map(|(seq, position)| (seq.0, position.offset)));
+        }
+        assert_eq!(live.len() as u64, queue.live());
+        assert_eq!(live.first().map(|(seq, _)| Seq(*seq)), queue.first_live());
         let in_segment = state.queues.live_in(1);
-        (live.collect(), queue.next_seq, queue.delivered_below, in_segment)
+        (live, queue.expiring().collect(), queue.next_seq, queue.delivered_below, in_segment)
     }
 
     fn apply_all(state: &mut State, log: &[Operation]) {
@@ -87,6 +127,7 @@ mod tests {
             4 => (0u64..3000).prop_map(publish),
             2 => (0u64..3000).prop_map(|seq| settle([seq])),
             1 => (0u64..3000, 0u64..1500).prop_map(|(from, count)| settle(from..from + count)),
+            1 => (0u64..3000, 0u64..1500).prop_map(|(from, count)| purge(from..from + count)),
             1 => (0u64..3000).prop_map(|seq| Operation::Delivered { queue: QUEUE, through: Seq(seq) }),
         ]
     }
@@ -102,35 +143,53 @@ mod tests {
         log
     }
 
-    fn reload(rows: &mut std::collections::BTreeMap<Vec<u8>, Vec<u8>>, state: &mut State) -> State {
+    fn checkpoint(rows: &Rows, state: &mut State) {
+        let mut rows = rows.lock().unwrap();
         for (key, value) in state.queues.take_changes() as Vec<Change> {
             match value {
                 Some(value) => rows.insert(key, value),
                 None => rows.remove(&key),
             };
         }
-        let (queues, blocks) = state.queues.stored();
-        let meta = Meta { schema: crate::schema::FORMAT, queues, blocks, ..Meta::default() };
-        rows.insert(Key::Meta.encode(), meta.encode());
-        let rows = rows.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        crate::recovery::load(rows).unwrap().0
+    }
+
+    fn reload(rows: &Rows, state: &mut State) -> State {
+        checkpoint(rows, state);
+        let mut state = State::default();
+        for (key, value) in &*rows.lock().unwrap() {
+            match Key::decode(key).unwrap() {
+                Key::Queue(queue) => {
+                    let row = keys::QueueRow::decode(value).unwrap();
+                    state.queues.restore_queue(queue, row);
+                }
+                Key::Summary(queue, index) => {
+                    let summary = keys::decode_summary(value).unwrap();
+                    assert!(state.queues.restore_block(queue, index, summary));
+                }
+                _ => {}
+            }
+        }
+        state.queues.set_recall(recall(rows));
+        state
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn replaying_a_log_twice_changes_nothing(
+        fn replaying_a_log_without_a_purge_twice_changes_nothing(
             operations in proptest::collection::vec(operation(), 0..300)
         ) {
-            let log = without_repetition(operations);
+            let mut log = without_repetition(operations);
+            log.retain(|operation| !matches!(operation, Operation::Purge { .. }));
+            let recall = recall(&Rows::default());
             let mut state = State::default();
             apply_all(&mut state, &log);
-            let once = seen(&state);
+            let once = seen(&state, &recall);
 
             apply_all(&mut state, &log);
 
-            prop_assert_eq!(seen(&state), once);
+            prop_assert_eq!(seen(&state, &recall), once);
         }
 
         #[test]
@@ -138,21 +197,28 @@ mod tests {
             operations in proptest::collection::vec(operation(), 0..300), every in 1usize..60
         ) {
             let log = without_repetition(operations);
+            let rows = Rows::default();
+            let recall = recall(&rows);
             let mut plain = State::default();
             apply_all(&mut plain, &log);
 
             let mut state = State::default();
-            let mut rows = Default::default();
+            state.queues.set_recall(recall.clone());
             for (index, operation) in log.iter().enumerate() {
                 let position = Position { segment: 1, offset: index as u32, len: 1 };
                 state.apply(position, operation);
                 if index % every == 0 {
-                    state = reload(&mut rows, &mut state);
+                    checkpoint(&rows, &mut state);
+                }
+                if index % (3 * every) == 0 {
+                    state = reload(&rows, &mut state);
                 }
             }
-            state = reload(&mut rows, &mut state);
+            let found = seen(&state, &recall);
+            state = reload(&rows, &mut state);
 
-            prop_assert_eq!(seen(&state), seen(&plain));
+            prop_assert_eq!(&found, &seen(&plain, &recall));
+            prop_assert_eq!(seen(&state, &recall), found);
         }
     }
 
@@ -163,13 +229,13 @@ mod tests {
         for seq in 0..3000 {
             state.apply(Position { segment: 1, offset: 0, len: 1 }, &publish(seq));
         }
-        let mut rows = Default::default();
-        reload(&mut rows, &mut state);
-        assert_eq!(rows.len(), 2 + 3);
+        let rows = Rows::default();
+        checkpoint(&rows, &mut state);
+        assert_eq!(rows.lock().unwrap().len(), 1 + 2 * 3);
 
         state.apply(Position::default(), &settle(0..3000));
-        reload(&mut rows, &mut state);
+        checkpoint(&rows, &mut state);
 
-        assert_eq!((rows.len(), state.queues.live_in(1)), (2, 0));
+        assert_eq!((rows.lock().unwrap().len(), state.queues.live_in(1)), (1, 0));
     }
 }

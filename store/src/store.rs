@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::fault::{Fault, Hook};
 use crate::intake::{Hub, OnPoison, Session, Ticket, Urgency, lock};
 use crate::operation::Operation;
+use crate::read::{Page, Reader, Then, Wanted};
 use crate::recovery::{self, Recovered};
 use crate::schema;
 
@@ -67,10 +68,12 @@ pub struct Store {
     owner: Arc<Owner>,
 }
 
-/// Ends the writer with the last handle.
+/// Ends the threads with the last handle.
 struct Owner {
     hub: Arc<Hub>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    /// Unbounded, but a queue has at most one page on its way.
+    wishes: Mutex<Option<mpsc::Sender<(Wanted, Then)>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 const SEGMENT_BYTES_MIN: u64 = 4 << 10;
@@ -78,9 +81,9 @@ const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 const LOCK_FILE: &str = "LOCK";
 
 impl Store {
-    /// Opens a data directory, making it if need be, and reads what is there. Reads about one
-    /// checkpoint interval of log, and each live message once. Damage does not prevent a start: it
-    /// is reported in [`Recovered::damage`].
+    /// Opens a data directory, making it if need be, and looks what is there: about one checkpoint
+    /// interval of log, and 300 bytes for each 1024 messages. Damage does not prevent a start: it is
+    /// reported in [`Recovered::damage`], or in [`Page::lost`] once the message is read.
     ///
     /// # Errors
     ///
@@ -96,9 +99,13 @@ impl Store {
         let start = recovery::recover(dir, segment_bytes, fault)?;
 
         let hub = Arc::new(Hub::new(options.intake_bytes_max, options.on_poison));
+        let state = Arc::new(Mutex::new(start.state));
+        let (wishes, inbox) = mpsc::channel();
+        let reader = Reader::new(Arc::clone(&state), Arc::clone(&hub), start.places, &start.log_dir);
+        let reader = reader.start(inbox)?;
         let commit = Commit {
             hub: Arc::clone(&hub),
-            state: start.state,
+            state,
             log: start.log,
             checkpoint_interval: options.checkpoint_interval,
             lazy_delay: options.lazy_delay,
@@ -116,7 +123,8 @@ impl Store {
                 drop(held);
             })
             .map_err(Error::io("a thread for the log".as_ref()))?;
-        let owner = Owner { hub: Arc::clone(&hub), writer: Mutex::new(Some(writer)) };
+        let wishes = Mutex::new(Some(wishes));
+        let owner = Owner { hub: Arc::clone(&hub), wishes, threads: Mutex::new(vec![reader, writer]) };
         Ok((Store { hub, owner: Arc::new(owner) }, start.recovered))
     }
 
@@ -128,13 +136,38 @@ impl Store {
         Session::new(&self.hub, wake)
     }
 
-    /// Leaves operations for the writer and does not ask about them again.
+    /// Leaves operations for the writer, without a session to be woken.
     ///
     /// # Panics
     ///
     /// As [`Session::append`] does.
-    pub fn append(&self, operations: Vec<Operation>, urgency: Urgency) {
-        self.hub.append(operations, urgency);
+    pub fn append(&self, operations: Vec<Operation>, urgency: Urgency) -> Ticket {
+        self.hub.append(operations, urgency)
+    }
+
+    /// The last append whose messages can be read, with all before it. One atomic load.
+    pub fn applied(&self) -> Ticket {
+        self.hub.applied()
+    }
+
+    /// Reads live messages of a queue, and calls `then` with them on the reading thread. Only what is
+    /// [`Store::applied`] is found. After [`Store::close`] it is never called.
+    pub fn read(&self, wanted: Wanted, then: Then) {
+        if let Some(wishes) = &*lock(&self.owner.wishes) {
+            // The thread takes wishes until it is closed.
+            let _ = wishes.send((wanted, then));
+        }
+    }
+
+    /// Reads live messages and blocks the calling thread until they are there: for tests and tools.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    pub fn read_and_wait(&self, wanted: Wanted) -> Result<Page, Error> {
+        let (page, pages) = mpsc::channel();
+        self.read(wanted, Box::new(move |read| drop(page.send(read))));
+        pages.recv().map_err(|_| Error::Closed)
     }
 
     /// Blocks the calling thread until the operations are on disk: for start-up, shutdown and tests.
@@ -184,11 +217,15 @@ impl std::fmt::Debug for Store {
 
 impl Owner {
     fn close(&self) {
-        let writer = lock(&self.writer).take();
-        let Some(writer) = writer else { return };
+        *lock(&self.wishes) = None;
+        let threads = std::mem::take(&mut *lock(&self.threads));
         self.hub.close();
-        // It catches its own panics.
-        let _ = writer.join();
+        for thread in threads {
+            // The last handle may go with a page that nobody waits for any more. Panics have been told.
+            if thread.thread().id() != thread::current().id() {
+                let _ = thread.join();
+            }
+        }
     }
 }
 

@@ -24,30 +24,35 @@ pub(crate) struct Table {
 pub(crate) type Row = (Vec<u8>, Vec<u8>);
 
 impl Table {
-    /// Opens the database and reads all of it. sled panics on some damage: that is caught too.
-    pub(crate) fn open(dir: &Path) -> Result<(Table, Vec<Row>), Error> {
+    /// Opens the database. sled panics on some damage: that is caught too.
+    pub(crate) fn open(dir: &Path) -> Result<Table, Error> {
         remove_unfinished_snapshots(dir)?;
-        let failed = |reason: String| Error::State { path: dir.to_owned(), reason };
-        let opened = catch_unwind(AssertUnwindSafe(|| -> sled::Result<(sled::Db, Vec<Row>)> {
-            let db = sled::Config::new()
+        let open = || {
+            sled::Config::new()
                 .path(dir)
                 .cache_capacity(CACHE_BYTES)
                 .flush_every_ms(Some(FLUSH_INTERVAL_MS))
-                .open()?;
-            let rows = db
-                .iter()
-                .map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())))
-                .collect::<sled::Result<Vec<Row>>>()?;
-            Ok((db, rows))
-        }));
-        let (db, rows) = match opened {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(error)) => return Err(failed(error.to_string())),
-            Err(_) => return Err(failed("it panicked while it was opened".into())),
+                .open()
         };
+        let db = attempt(dir, open)?;
         let path = dir.join("db");
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(Error::io(&path))?;
-        Ok((Table { dir: dir.to_owned(), db, file }, rows))
+        Ok(Table { dir: dir.to_owned(), db, file })
+    }
+
+    /// All rows whose keys begin with `prefix`, sorted.
+    pub(crate) fn rows(&self, prefix: &[u8]) -> Result<Vec<Row>, Error> {
+        let read = || {
+            let rows = self.db.scan_prefix(prefix);
+            rows.map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
+        };
+        attempt(&self.dir, read)
+    }
+
+    /// The value of a key; none also when it cannot be read.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let value = attempt(&self.dir, || self.db.get(key));
+        value.unwrap_or_default().map(|value| value.to_vec())
     }
 
     /// Makes all changes or none.
@@ -59,27 +64,28 @@ impl Table {
                 None => batch.remove(key),
             }
         }
-        self.call(|db| db.apply_batch(batch))
+        attempt(&self.dir, || self.db.apply_batch(batch))
     }
 
     /// Hands what was applied to the operating system.
     pub(crate) fn flush(&self) -> Result<(), Error> {
-        self.call(|db| db.flush().map(|_| ()))
+        attempt(&self.dir, || self.db.flush().map(|_| ()))
     }
 
     /// Makes what was flushed survive a power cut.
     pub(crate) fn sync(&self) -> Result<(), Error> {
         self.file.sync_data().map_err(Error::io(&self.dir.join("db")))
     }
+}
 
-    fn call(&self, work: impl FnOnce(&sled::Db) -> sled::Result<()>) -> Result<(), Error> {
-        let reason = match catch_unwind(AssertUnwindSafe(|| work(&self.db))) {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "it panicked".into(),
-        };
-        Err(Error::State { path: self.dir.clone(), reason })
-    }
+/// Calls sled, and makes an error of a panic.
+fn attempt<T>(dir: &Path, work: impl FnOnce() -> sled::Result<T>) -> Result<T, Error> {
+    let reason = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(done)) => return Ok(done),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it panicked".into(),
+    };
+    Err(Error::State { path: dir.to_owned(), reason })
 }
 
 /// sled refuses to start beside one of these in some cases; they are of no use.

@@ -42,8 +42,8 @@ fn what_was_waited_for_is_there_after_a_crash_and_after_a_close() {
         .collect();
     let after_crash = reopen(crashed.path());
     let after_close = reopen(dir.path());
-    assert_eq!(contents(&after_crash)[&1], expected);
-    assert_eq!(contents(&after_close)[&1], expected);
+    assert_eq!(after_crash.contents[&1], expected);
+    assert_eq!(after_close.contents[&1], expected);
     assert_eq!((after_crash.clean, after_close.clean), (false, true));
     assert_eq!(after_close.definitions, [(b"queue/jobs".to_vec(), b"durable".to_vec())]);
     assert_eq!(after_close.queues[0].next_seq, Seq(50));
@@ -61,10 +61,10 @@ fn a_fan_out_is_written_once_and_comes_back_as_one() {
     store.close().unwrap();
 
     let written: u64 = segments(dir.path()).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
-    assert!(written < 110_000, "{written} bytes");
+    // A segment that was made ready for what comes next may be there as well.
+    assert!(written < 110_000 + (16 << 10), "{written} bytes");
     let recovered = reopen(dir.path());
-    assert_eq!(recovered.publishes.len(), 1);
-    assert_eq!(recovered.publishes[0].parts[2].len(), 100_000);
+    assert_eq!(recovered.contents[&5][0].2.len(), 100_000);
     assert_eq!((seqs(&recovered, 1), seqs(&recovered, 3)), (vec![7], vec![]));
 }
 
@@ -106,7 +106,7 @@ fn what_names_an_unknown_or_deleted_queue_is_dead() {
 
     let recovered = reopen(dir.path());
     assert_eq!(recovered.queues.iter().map(|queue| queue.queue.0).collect::<Vec<_>>(), [2]);
-    assert_eq!((seqs(&recovered, 2), recovered.publishes.len()), (vec![0], 1));
+    assert_eq!(seqs(&recovered, 2), [0]);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn bodies_larger_than_a_segment_have_one_of_their_own() {
 
     let recovered = reopen(crash(dir.path()).path());
     assert!(recovered.damage.is_empty(), "{:?}", recovered.damage);
-    let found = &contents(&recovered)[&1];
+    let found = &recovered.contents[&1];
     assert_eq!(found.len(), 30);
     assert!(found.iter().all(|(seq, _, found)| *found == body(*seq)));
 }
@@ -251,7 +251,7 @@ fn a_full_intake_says_so_until_it_is_taken() {
     wakes.recv().unwrap();
     store.append_and_wait(vec![]).unwrap();
     assert!(!session.is_full());
-    assert_eq!(session.durable(), Ticket(2));
+    assert_eq!(session.durable(), Ticket(3));
     store.close().unwrap();
 }
 
@@ -271,7 +271,80 @@ fn lazy_operations_are_written_without_company() {
     let ticket = session.append([create(1)], Urgency::Lazy);
     syncs.recv_timeout(Duration::from_secs(20)).unwrap();
 
+    let barrier = store.append(vec![], Urgency::Sync);
     store.append_and_wait(vec![]).unwrap();
-    assert_eq!(session.durable(), ticket);
+    assert!(session.durable() > barrier && barrier > ticket);
+    assert!(store.applied() >= ticket);
     store.close().unwrap();
+}
+
+#[test]
+fn a_purge_takes_what_is_there_and_leaves_what_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path(), options()).unwrap();
+    store.append_and_wait(vec![create(1), publish(&[(1, 3)], "a"), publish(&[(1, 2000)], "b")]).unwrap();
+
+    store.append_and_wait(vec![purge(1, 0..3000), publish(&[(1, 5)], "late")]).unwrap();
+    let crashed = crash(dir.path());
+    store.close().unwrap();
+
+    assert_eq!(seqs(&reopen(crashed.path()), 1), [5]);
+    assert_eq!(seqs(&reopen(dir.path()), 1), [5]);
+}
+
+#[test]
+fn messages_that_wish_to_be_gone_are_known_at_a_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path(), options()).unwrap();
+    let expiring = |seq: u64, at_ms: u64| {
+        let Operation::Publish(mut publish) = publish(&[(1, seq)], "brief") else { unreachable!() };
+        publish.expires_at_ms = Some(at_ms);
+        Operation::Publish(publish)
+    };
+    store.append_and_wait(vec![create(1), publish(&[(1, 0)], "stays")]).unwrap();
+    store.append_and_wait(vec![expiring(1, 70), expiring(2, 0), expiring(5000, 60)]).unwrap();
+    store.append_and_wait(vec![settle(1, [2])]).unwrap();
+    let crashed = crash(dir.path());
+    store.close().unwrap();
+
+    let expected = [(Seq(1), 70), (Seq(5000), 60)];
+    assert_eq!(reopen(crashed.path()).queues[0].expiring, expected);
+    assert_eq!(reopen(dir.path()).queues[0].expiring, expected);
+}
+
+#[test]
+fn what_is_applied_is_read_while_the_store_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let quick = Options { checkpoint_interval: Duration::ZERO, ..options() };
+    let (store, _) = Store::open(dir.path(), quick).unwrap();
+    store.append_and_wait(vec![create(1)]).unwrap();
+    let page = |first: u64, last: u64, bytes_max: usize| {
+        let run = Run { first: Seq(first), last: Seq(last) };
+        let page = store.read_and_wait(Wanted { queue: QueueId(1), run, bytes_max }).unwrap();
+        assert!(page.lost.is_empty(), "{:?}", page.lost);
+        let seqs: Vec<u64> = page.messages.iter().map(|message| message.seq.0).collect();
+        assert!(page.messages.iter().all(|m| m.parts[2] == m.seq.0.to_string().as_bytes()));
+        (seqs, page.through.0)
+    };
+
+    // Blocks cool down and are forgotten on the way: each checkpoint does its part.
+    for from in (0..10_000).step_by(500) {
+        let messages = (from..from + 500).map(|seq| publish(&[(1, seq)], seq.to_string()));
+        store.append(messages.collect(), Urgency::Sync);
+        let settled = (from..from + 500).filter(|seq| seq % 100 != 7);
+        let ticket = store.append(vec![settle(1, settled)], Urgency::Sync);
+        while store.applied() < ticket {
+            std::thread::yield_now();
+        }
+        let expected: Vec<u64> = (0..from + 500).filter(|seq| seq % 100 == 7).collect();
+        assert_eq!(page(0, 20_000, usize::MAX), (expected, 20_000));
+    }
+
+    assert_eq!(page(5_000, 5_200, usize::MAX), (vec![5_007, 5_107], 5_200));
+    assert_eq!(page(5_000, 5_200, 1), (vec![5_007], 5_007));
+    assert_eq!(page(5_008, 5_106, 1), (vec![], 5_106));
+    store.close().unwrap();
+    let run = Run { first: Seq(0), last: Seq(1) };
+    let closed = store.read_and_wait(Wanted { queue: QueueId(1), run, bytes_max: 1 });
+    assert!(matches!(closed, Err(Error::Closed)));
 }

@@ -173,10 +173,10 @@ impl Facts {
         }
     }
 
-    fn check(&self, recovered: &Recovered) {
+    fn check(&self, recovered: Reopened) {
         assert!(recovered.damage.iter().all(|damage| damage.kind == DamageKind::TornTail));
         let mut present = HashSet::new();
-        for (queue, messages) in contents(recovered) {
+        for (queue, messages) in recovered.contents {
             assert!(messages.is_sorted_by_key(|(seq, _, _)| *seq), "queue {queue} is out of order");
             for (seq, _, found) in messages {
                 assert!(present.insert((queue, seq)), "{queue}/{seq} is there twice");
@@ -216,7 +216,7 @@ fn a_killed_process_has_lost_nothing_it_called_durable() {
         run_and_kill(dir.path().to_owned(), 400 + round * 170, &mut facts);
 
         let recovered = reopen(crash(dir.path()).path());
-        facts.check(&recovered);
+        facts.check(recovered);
     }
     assert!(facts.published.len() > 1000);
 }

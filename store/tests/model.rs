@@ -56,12 +56,18 @@ impl Model {
                     }
                 }
             }
-            Operation::Settle { queue, seqs } => {
+            Operation::Settle { queue, runs } => {
                 let Some(queue) = self.queues.get_mut(&queue.0) else { return };
-                for seq in seqs {
-                    queue.saw(seq.0);
-                    queue.live.remove(&seq.0);
-                    queue.gone.insert(seq.0);
+                for seq in runs.iter().flat_map(|run| run.first.0..=run.last.0) {
+                    queue.saw(seq);
+                    queue.live.remove(&seq);
+                    queue.gone.insert(seq);
+                }
+            }
+            Operation::Purge { queue, runs } => {
+                let Some(queue) = self.queues.get_mut(&queue.0) else { return };
+                for seq in runs.iter().flat_map(|run| run.first.0..=run.last.0) {
+                    queue.gone.extend(queue.live.remove(&seq).map(|_| seq));
                 }
             }
             Operation::Delivered { queue, through } => {
@@ -73,7 +79,7 @@ impl Model {
         }
     }
 
-    fn check(&self, recovered: &Recovered) {
+    fn check(&self, recovered: &Reopened) {
         let definitions: Vec<_> = self.definitions.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         assert_eq!(recovered.definitions, definitions);
         let expected: Contents = self
@@ -87,7 +93,7 @@ impl Model {
                 (*id, messages.collect())
             })
             .collect();
-        assert_eq!(contents(recovered), expected);
+        assert_eq!(recovered.contents, expected);
         for queue in &recovered.queues {
             assert_eq!(queue.next_seq.0, self.queues[&queue.queue.0].next);
         }
@@ -102,6 +108,7 @@ enum Step {
     Settle { queue: u64, pick: u64 },
     SettleOldest { queue: u64, count: usize },
     Overtake { queue: u64 },
+    Purge { queue: u64, pick: u64, count: u64 },
     Delivered { queue: u64, pick: u64 },
     Define { key: u8, value: u8 },
     Undefine { key: u8 },
@@ -121,6 +128,8 @@ fn plain() -> impl Strategy<Value = Step> {
         2 => (queue(), 1usize..1500)
             .prop_map(|(queue, count)| Step::SettleOldest { queue, count }),
         2 => queue().prop_map(|queue| Step::Overtake { queue }),
+        1 => (queue(), any::<u64>(), 0u64..2000)
+            .prop_map(|(queue, pick, count)| Step::Purge { queue, pick, count }),
         1 => (queue(), any::<u64>()).prop_map(|(queue, pick)| Step::Delivered { queue, pick }),
         1 => (0u8..4, any::<u8>()).prop_map(|(key, value)| Step::Define { key, value }),
         1 => (0u8..4).prop_map(|key| Step::Undefine { key }),
@@ -170,6 +179,11 @@ fn operations(model: &mut Model, step: &Step) -> Vec<Operation> {
             let Some(id) = id(queue) else { return Vec::new() };
             let next = model.queues[&id].next;
             vec![settle(id, [next]), publish(&[(id, next)], "late")]
+        }
+        Step::Purge { queue, pick, count } => {
+            let Some(id) = id(queue) else { return Vec::new() };
+            let Some(first) = pick.checked_rem(model.queues[&id].next) else { return Vec::new() };
+            vec![purge(id, first..first + count)]
         }
         Step::Delivered { queue, pick } => {
             let Some(id) = id(queue) else { return Vec::new() };
@@ -239,7 +253,7 @@ proptest! {
                 _ => continue,
             };
             let (opened, recovered) = Store::open(next_dir.path(), options()).unwrap();
-            model.check(&recovered);
+            model.check(&read_all(&opened, recovered));
             session = opened.session(nobody());
             store = opened;
             dirs.push(next_dir);

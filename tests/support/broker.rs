@@ -44,6 +44,10 @@ impl Broker {
             disk_free_bytes_min: 0,
             ..Config::default()
         };
+        // With 0 nothing stays in memory that the store can bring back: a hard life for every test.
+        if let Ok(bytes) = std::env::var("GARENNE_TEST_MEMORY") {
+            config.message_memory_bytes_max = bytes.parse().expect("a number of bytes");
+        }
         change(&mut config);
         let clock = Clock::system();
         let running = Some(run(config.clone(), clock.clone()).expect("a broker that starts"));

@@ -31,13 +31,18 @@ pub fn define(key: &str, value: &str) -> Operation {
 pub fn publish(to: &[(u64, u64)], body: impl Into<Bytes>) -> Operation {
     Operation::Publish(Publish {
         timestamp_ms: 1,
+        expires_at_ms: None,
         destinations: to.iter().map(|(queue, seq)| (QueueId(*queue), Seq(*seq))).collect(),
         parts: [Bytes::from_static(b"to"), Bytes::from_static(b"properties"), body.into()],
     })
 }
 
 pub fn settle(queue: u64, seqs: impl IntoIterator<Item = u64>) -> Operation {
-    Operation::Settle { queue: QueueId(queue), seqs: seqs.into_iter().map(Seq).collect() }
+    Operation::Settle { queue: QueueId(queue), runs: seqs.into_iter().map(Seq).collect() }
+}
+
+pub fn purge(queue: u64, seqs: impl IntoIterator<Item = u64>) -> Operation {
+    Operation::Purge { queue: QueueId(queue), runs: seqs.into_iter().map(Seq).collect() }
 }
 
 pub fn delivered(queue: u64, through: u64) -> Operation {
@@ -51,26 +56,61 @@ pub fn nobody() -> Arc<dyn Fn() + Send + Sync> {
 /// The messages of each queue: number, whether redelivered, body.
 pub type Contents = BTreeMap<u64, Vec<(u64, bool, Bytes)>>;
 
-pub fn contents(recovered: &Recovered) -> Contents {
-    let of_queue = |queue: &RecoveredQueue| {
-        let messages = queue.messages.iter().map(|message| {
-            let body = recovered.publishes[message.publish].parts[2].clone();
-            (message.seq.0, message.redelivered, body)
-        });
-        (queue.queue.0, messages.collect())
-    };
-    recovered.queues.iter().map(of_queue).collect()
+/// A directory that was opened, and all that was read from it.
+pub struct Reopened {
+    pub recovered: Recovered,
+    pub contents: Contents,
+    /// What was noticed at the start and when the messages were read.
+    pub damage: Vec<Damage>,
 }
 
-pub fn seqs(recovered: &Recovered, queue: u64) -> Vec<u64> {
-    contents(recovered)[&queue].iter().map(|(seq, _, _)| *seq).collect()
+impl std::ops::Deref for Reopened {
+    type Target = Recovered;
+
+    fn deref(&self) -> &Recovered {
+        &self.recovered
+    }
 }
 
-/// Opens the directory, and closes it again.
-pub fn reopen(dir: &Path) -> Recovered {
+/// Reads all messages, some at a time, and holds them against what the start has said of them.
+pub fn read_all(store: &Store, recovered: Recovered) -> Reopened {
+    let mut contents = Contents::new();
+    let mut damage = recovered.damage.clone();
+    for queue in &recovered.queues {
+        let messages: &mut Vec<_> = contents.entry(queue.queue.0).or_default();
+        let mut run = Run { first: Seq(0), last: queue.next_seq };
+        let mut lost = 0;
+        while run.first <= run.last {
+            let wanted = Wanted { queue: queue.queue, run, bytes_max: 5000 };
+            let page = store.read_and_wait(wanted).unwrap();
+            assert!(page.through >= run.first && page.through <= run.last);
+            run.first = Seq(page.through.0 + 1);
+            messages.extend(page.messages.into_iter().map(|stored| {
+                let [_, _, body] = stored.parts;
+                (stored.seq.0, stored.seq < queue.delivered_below, body)
+            }));
+            lost += page.lost.iter().map(|damage| damage.messages.len()).sum::<usize>();
+            damage.extend(page.lost);
+        }
+        assert!(messages.is_sorted_by(|a, b| a.0 < b.0), "queue {} is out of order", queue.queue.0);
+        assert_eq!(queue.live as usize, messages.len() + lost);
+        if lost == 0 {
+            assert_eq!(messages.first().map_or(queue.next_seq.0, |first| first.0), queue.first.0);
+        }
+    }
+    Reopened { recovered, contents, damage }
+}
+
+pub fn seqs(reopened: &Reopened, queue: u64) -> Vec<u64> {
+    reopened.contents[&queue].iter().map(|(seq, _, _)| *seq).collect()
+}
+
+/// Opens the directory, reads all of it, and closes it again.
+pub fn reopen(dir: &Path) -> Reopened {
     let (store, recovered) = Store::open(dir, options()).unwrap();
+    let reopened = read_all(&store, recovered);
     store.close().unwrap();
-    recovered
+    reopened
 }
 
 /// The directory as a kill at this moment would leave it.

@@ -1,0 +1,89 @@
+//! How much memory waiting messages may take, and how much of it is a queue's share.
+//!
+//! While there is room, queues keep everything. Beyond that each keeps its share, and leaves the rest to
+//! the store, which has it anyway.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A queue keeps at least so much of its messages, in octets: enough to deliver from while more is read.
+const SHARE_BYTES_MIN: usize = 64 * 1024;
+/// More than this at once is of no use to a queue.
+const SHARE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The most that is read at once.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// The memory of all queues. They say what they use, once for each batch.
+#[derive(Debug)]
+pub struct Memory {
+    bytes_max: usize,
+    used_bytes: AtomicUsize,
+    queues: AtomicUsize,
+}
+
+impl Memory {
+    /// `bytes_max` octets for all queues together.
+    pub fn new(bytes_max: usize) -> Self {
+        Memory { bytes_max, used_bytes: AtomicUsize::new(0), queues: AtomicUsize::new(0) }
+    }
+
+    /// There is one queue more.
+    pub fn enter(&self) {
+        self.queues.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// There is one queue less, which used `bytes`.
+    pub fn leave(&self, bytes: usize) {
+        self.queues.fetch_sub(1, Ordering::Relaxed);
+        self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// A queue that used `before` octets uses `now`.
+    pub fn changed(&self, before: usize, now: usize) {
+        if now > before {
+            self.used_bytes.fetch_add(now - before, Ordering::Relaxed);
+        } else if now < before {
+            self.used_bytes.fetch_sub(before - now, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the queues use more than they may.
+    pub fn is_short(&self) -> bool {
+        self.used_bytes.load(Ordering::Relaxed) > self.bytes_max
+    }
+
+    /// What a queue may keep now, in octets.
+    pub fn share_bytes(&self) -> usize {
+        if !self.is_short() {
+            return usize::MAX;
+        }
+        let queues = self.queues.load(Ordering::Relaxed).max(1);
+        (self.bytes_max / 2 / queues).clamp(SHARE_BYTES_MIN.min(self.bytes_max), SHARE_BYTES_MAX)
+    }
+
+    /// How much a queue may have read at once, in octets.
+    pub fn page_bytes(&self) -> usize {
+        let queues = self.queues.load(Ordering::Relaxed).max(1);
+        (self.bytes_max / 4 / queues).clamp(SHARE_BYTES_MIN.min(self.bytes_max), PAGE_BYTES_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_everything_until_memory_is_short() {
+        let memory = Memory::new(100 << 20);
+        (0..100).for_each(|_| memory.enter());
+        memory.changed(0, 60 << 20);
+        assert_eq!(memory.share_bytes(), usize::MAX);
+
+        memory.changed(0, 50 << 20);
+        assert_eq!((memory.share_bytes(), memory.page_bytes()), (512 << 10, 256 << 10));
+
+        (0..100_000).for_each(|_| memory.enter());
+        assert_eq!(memory.share_bytes(), SHARE_BYTES_MIN);
+        memory.leave(20 << 20);
+        assert_eq!(memory.share_bytes(), usize::MAX);
+    }
+}

@@ -1,0 +1,85 @@
+//! Where the messages of a cold block lie: in the state database, or else found again in the log.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::block::{Summary, count, segments_of, slots};
+use crate::keys::{self, Key};
+use crate::log::Position;
+use crate::operation::{Operation, QueueId, Seq};
+use crate::queues::seq_of;
+use crate::record;
+use crate::segment::{self, Found, Head};
+use crate::table::Table;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Places {
+    table: Arc<Table>,
+    log_dir: Arc<PathBuf>,
+}
+
+impl Places {
+    pub(crate) fn new(table: Arc<Table>, log_dir: &Path) -> Places {
+        Places { table, log_dir: Arc::new(log_dir.to_owned()) }
+    }
+
+    /// The place of each published message of a block, in order. One that cannot be found has no
+    /// length: whoever reads it reports it.
+    pub(crate) fn of_block(&self, queue: QueueId, index: u64, summary: &Summary) -> Vec<Position> {
+        let kept = self.table.get(&Key::Positions(queue, index).encode());
+        let positions = kept.as_deref().and_then(keys::decode_positions);
+        let fits = |positions: &Vec<Position>| {
+            positions.len() == count(&summary.published) && segments_of(positions) == summary.segments
+        };
+        positions.filter(fits).unwrap_or_else(|| self.search(queue, index, summary))
+    }
+
+    /// The slow way, for a state database that has lost something.
+    fn search(&self, queue: QueueId, index: u64, summary: &Summary) -> Vec<Position> {
+        tracing::error!(
+            queue = queue.0,
+            block = index,
+            "the state database has lost the places of a block; they are looked up in the log"
+        );
+        let mut found: HashMap<Seq, Position> = HashMap::new();
+        for (_, segment) in &summary.segments {
+            self.search_segment(queue, *segment, &mut found);
+        }
+        let mut behind = summary.segments.iter().peekable();
+        let mut segment = 0;
+        let place = |(at, slot): (usize, u16)| {
+            if let Some((_, next)) = behind.next_if(|(from, _)| usize::from(*from) <= at) {
+                segment = *next;
+            }
+            let lost = Position { segment, offset: 0, len: 0 };
+            found.get(&seq_of(index, slot)).copied().filter(|there| there.segment == segment).unwrap_or(lost)
+        };
+        slots(&summary.published).enumerate().map(place).collect()
+    }
+
+    fn search_segment(&self, queue: QueueId, segment: u64, found: &mut HashMap<Seq, Position>) {
+        let Ok(bytes) = segment::read(&segment::path(&self.log_dir, segment)) else { return };
+        let is_recycled = matches!(segment::read_head(segment, &bytes), Head::Good { recycled: true, .. });
+        segment::scan(segment, &bytes, segment::HEADER_BYTES, is_recycled, &mut |here| {
+            let Found::Record { offset, kind, payload } = here else { return };
+            let len = (record::HEADER_BYTES + payload.len()) as u32;
+            let position = Position { segment, offset: offset as u32, len };
+            // What makes no sense holds no message.
+            let _ = record::decode(kind, payload, &mut |operation| note(queue, position, &operation, found));
+        });
+    }
+}
+
+fn note(queue: QueueId, position: Position, operation: &Operation, found: &mut HashMap<Seq, Position>) {
+    match operation {
+        Operation::Publish(publish) => {
+            let here = publish.destinations.iter().filter(|(id, _)| *id == queue);
+            found.extend(here.map(|(_, seq)| (*seq, position)));
+        }
+        Operation::Atomic(parts) => parts.iter().for_each(|part| note(queue, position, part, found)),
+        _ => {}
+    }
+}
