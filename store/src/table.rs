@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::queues::Change;
 
 /// What sled may keep of its pages in memory.
-const CACHE_BYTES: u64 = 64 << 20;
+const CACHE_BYTES: u64 = 16 << 20;
 /// sled's own thread, which also collects its garbage, runs this often.
 const FLUSH_INTERVAL_MS: u64 = 500;
 
