@@ -33,7 +33,7 @@ pub struct Options {
     pub has_latency: bool,
 }
 
-/// At full speed the latency of one message in this many is noted.
+/// At full speed the latency of one delivery in this many is noted.
 const SAMPLE: u64 = 64;
 
 /// What is unacknowledged goes out after this much silence, so that nothing stays behind.
@@ -116,8 +116,8 @@ impl Consumer {
             };
             let Some(order) = orders.get_mut(delivery.queue) else { return Err(misplaced(address)) };
             check(&delivery, options.body_bytes, order, desk, &mut counts);
-            if let (true, Some((stamp, Some(sent_at_ns)))) = (has_latency, delivery.stamp)
-                && (options.is_each_latency_noted || stamp.number.is_multiple_of(SAMPLE))
+            if let (true, Some((_, Some(sent_at_ns)))) = (has_latency, delivery.stamp)
+                && (options.is_each_latency_noted || delivery.delivery_tag.is_multiple_of(SAMPLE))
             {
                 desk.record(now_ns.saturating_sub(sent_at_ns));
             }

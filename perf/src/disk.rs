@@ -77,7 +77,8 @@ fn try_both(plan: &Plan, path: &Path) -> io::Result<(Way, Way)> {
 
 fn repeat(plan: &Plan, file: &File, place: impl Fn(u64) -> u64) -> io::Result<Way> {
     let block = vec![2; plan.size];
-    let mut latency = Histogram::<u64>::new(3).expect("three digits are possible");
+    let mut latency =
+        Histogram::<u64>::new_with_max(60_000_000_000, 3).expect("bounds that a histogram takes");
     let start = Instant::now();
     let mut writes = 0;
     while start.elapsed() < plan.duration {

@@ -75,10 +75,12 @@ pub fn run(plan: &Plan) -> Result<Report> {
         memory.see(processes.usage());
     }
     let mut dropped = 0;
-    for session in &sessions {
-        dropped += usize::from(is_dropped(session)?);
+    for session in sessions {
+        match is_dropped(&session)? {
+            true => dropped += 1,
+            false => session.close()?,
+        }
     }
-    drop(sessions);
     setup::delete(&mut session, &plan.prefix, &queues)?;
     session.close()?;
     Ok(Report {
@@ -116,9 +118,11 @@ fn open(plan: &Plan, queue: &str) -> Result<Session> {
 
 /// Whether the broker has said or done anything to a silent connection.
 fn is_dropped(session: &Session) -> Result<bool> {
-    session.stream.set_nonblocking(true).map_err(io_error(&session.address, "looking"))?;
-    let is_silent = |error: std::io::Error| error.kind() == ErrorKind::WouldBlock;
-    Ok(!session.stream.peek(&mut [0]).is_err_and(is_silent))
+    let told = |error| io_error(&session.address, "looking")(error);
+    session.stream.set_nonblocking(true).map_err(told)?;
+    let looked = session.stream.peek(&mut [0]);
+    session.stream.set_nonblocking(false).map_err(told)?;
+    Ok(!looked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock))
 }
 
 impl fmt::Display for Report {

@@ -84,11 +84,15 @@ pub fn run(plan: &Plan) -> Result<Figures> {
         _ => setup::declare(&mut session, &plan.topology)?,
     }
     let (consumers, producers) = (consumers(plan)?, producers(plan, &board)?);
+    let mut measure = Measure::new(&board, broker.as_ref());
+    if !matches!(plan.until, Until::Elapsed { .. }) {
+        measure.begin();
+    }
     let mut report = thread::scope(|scope| {
         let (board, queues) = (&board, plan.topology.queues.len());
         let consumers = consumers.into_iter().map(|works| scope.spawn(move || staff(works, queues, board)));
         let producers = producers.into_iter().map(|works| scope.spawn(move || staff(works, 0, board)));
-        conduct(plan, board, broker.as_ref(), producers.collect(), consumers.collect())
+        conduct(plan, board, &mut measure, producers.collect(), consumers.collect())
     });
     if !plan.must_keep_queues {
         let done = setup::delete(&mut session, &plan.topology.shape.prefix, &plan.topology.queues);
@@ -161,11 +165,10 @@ fn join<W>(handles: Handles<'_, W>) -> Vec<Staff<W>> {
 fn conduct(
     plan: &Plan,
     board: &Board,
-    broker: Option<&Processes>,
+    measure: &mut Measure<'_>,
     producers: Handles<'_, Producer>,
     consumers: Handles<'_, Consumer>,
 ) -> Figures {
-    let mut measure = Measure::new(board, broker);
     let mut errors = Vec::new();
     let ran = match plan.until {
         Until::Elapsed { warm_up, duration } => {
@@ -177,15 +180,11 @@ fn conduct(
             warm.and(ran)
         }
         Until::Published => {
-            measure.begin();
             // At a fixed rate silence may be what was asked for.
             let patience = plan.producers.per_second.is_none().then_some(plan.patience);
             measure.wait(patience, || are_finished(&producers))
         }
-        Until::Drained { .. } => {
-            measure.begin();
-            Ok(())
-        }
+        Until::Drained { .. } => Ok(()),
     };
     errors.extend(ran.err());
     board.enter(Stage::Stopping);
@@ -199,7 +198,7 @@ fn conduct(
     measure.stop();
     let consumers = join(consumers);
 
-    let mut figures = figures(plan, board, &measure, &producers, &consumers);
+    let mut figures = figures(plan, board, measure, &producers, &consumers);
     let (producers, failures, _) = dismiss(producers);
     errors.extend(failures);
     let (consumers, failures, desks) = dismiss(consumers);
