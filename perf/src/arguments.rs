@@ -33,6 +33,22 @@ pub struct Arguments {
     pub(crate) run: Run,
 }
 
+impl Arguments {
+    /// Whether standard output belongs to a machine.
+    pub(crate) fn is_json(&self) -> bool {
+        match &self.mode {
+            None => self.run.target.json,
+            Some(Mode::Run(mode)) => mode.target.json,
+            Some(Mode::Fill(mode)) => mode.target.json,
+            Some(Mode::Drain(mode)) => mode.target.json,
+            Some(Mode::Declare(mode)) => mode.target.json,
+            Some(Mode::Idle(mode)) => mode.target.json,
+            Some(Mode::First(mode)) => mode.target.json,
+            Some(Mode::Disk(mode)) => mode.json,
+        }
+    }
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Mode {
@@ -65,7 +81,7 @@ pub(crate) struct Target {
 
     /// Print one line of JSON and nothing else on standard output.
     #[arg(long)]
-    pub(crate) json: bool,
+    json: bool,
 }
 
 /// The queues of a run.
@@ -164,7 +180,7 @@ struct Effort {
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     #[command(flatten)]
-    pub(crate) target: Target,
+    target: Target,
     #[command(flatten)]
     publishing: Publishing,
     #[command(flatten)]
@@ -196,7 +212,7 @@ pub(crate) struct Run {
 #[derive(Debug, Args)]
 pub(crate) struct Fill {
     #[command(flatten)]
-    pub(crate) target: Target,
+    target: Target,
     #[command(flatten)]
     publishing: Publishing,
     #[command(flatten)]
@@ -214,7 +230,7 @@ pub(crate) struct Fill {
 #[derive(Debug, Args)]
 pub(crate) struct Drain {
     #[command(flatten)]
-    pub(crate) target: Target,
+    target: Target,
     #[command(flatten)]
     consuming: Consuming,
     #[command(flatten)]
@@ -234,7 +250,7 @@ pub(crate) struct Drain {
 #[derive(Debug, Args)]
 pub(crate) struct Declare {
     #[command(flatten)]
-    pub(crate) target: Target,
+    target: Target,
 
     /// How many queues.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
@@ -252,7 +268,7 @@ pub(crate) struct Declare {
 #[derive(Debug, Args)]
 pub(crate) struct Idle {
     #[command(flatten)]
-    pub(crate) target: Target,
+    target: Target,
     #[command(flatten)]
     queues: Queues,
 
@@ -272,7 +288,7 @@ pub(crate) struct Idle {
 #[derive(Debug, Args)]
 pub(crate) struct First {
     #[command(flatten)]
-    pub(crate) target: Target,
+    target: Target,
 
     /// The queue; its messages stay there.
     #[arg(long, value_name = "NAME", default_value_t = queue_name("garenne-perf", 0))]
@@ -303,7 +319,7 @@ pub(crate) struct Disk {
 
     /// Print one line of JSON and nothing else on standard output.
     #[arg(long)]
-    pub(crate) json: bool,
+    json: bool,
 }
 
 impl Run {

@@ -56,32 +56,36 @@ use arguments::Mode;
 use error::Error;
 use report::finish;
 
-/// Does what the command line says. Status 1 is a fault of the broker or none to be found.
+/// Does what the command line says. Status 1 is a fault of the broker, or none to be found.
 pub fn run(arguments: &Arguments) -> ExitCode {
     allow_many_sockets();
-    dispatch(arguments).unwrap_or_else(|error| {
+    let is_json = arguments.is_json();
+    dispatch(arguments, is_json).unwrap_or_else(|error| {
+        if is_json {
+            println!("{}", serde_json::json!({ "errors": [error.to_string()] }));
+        }
         eprintln!("garenne perf: {error}");
         ExitCode::FAILURE
     })
 }
 
-fn dispatch(arguments: &Arguments) -> Result<ExitCode, Error> {
-    let under_load = |plan: load::Plan, is_json| {
-        let report = load::run(&plan)?;
-        Ok(finish(&report, report.is_clean(), is_json))
+fn dispatch(arguments: &Arguments, is_json: bool) -> Result<ExitCode, Error> {
+    let under_load = |plan: load::Plan| {
+        let figures = load::run(&plan)?;
+        Ok(finish(&figures, figures.is_clean(), is_json))
     };
     match &arguments.mode {
-        None => under_load(arguments.run.plan()?, arguments.run.target.json),
-        Some(Mode::Run(run)) => under_load(run.plan()?, run.target.json),
-        Some(Mode::Fill(fill)) => under_load(fill.plan()?, fill.target.json),
-        Some(Mode::Drain(drain)) => under_load(drain.plan()?, drain.target.json),
-        Some(Mode::Declare(mode)) => Ok(finish(&declare::run(&mode.plan())?, true, mode.target.json)),
+        None => under_load(arguments.run.plan()?),
+        Some(Mode::Run(run)) => under_load(run.plan()?),
+        Some(Mode::Fill(fill)) => under_load(fill.plan()?),
+        Some(Mode::Drain(drain)) => under_load(drain.plan()?),
+        Some(Mode::Declare(mode)) => Ok(finish(&declare::run(&mode.plan())?, true, is_json)),
         Some(Mode::Idle(mode)) => {
             let report = idle::run(&mode.plan())?;
-            Ok(finish(&report, report.is_clean(), mode.target.json))
+            Ok(finish(&report, report.is_clean(), is_json))
         }
-        Some(Mode::First(mode)) => Ok(finish(&first::run(&mode.plan())?, true, mode.target.json)),
-        Some(Mode::Disk(mode)) => Ok(finish(&disk::run(&mode.plan())?, true, mode.json)),
+        Some(Mode::First(mode)) => Ok(finish(&first::run(&mode.plan())?, true, is_json)),
+        Some(Mode::Disk(mode)) => Ok(finish(&disk::run(&mode.plan())?, true, is_json)),
     }
 }
 
