@@ -1,7 +1,7 @@
 """What is measured: a scenario is a function of a started broker that returns figures by name.
 
-The comment over each figure's goal says what it is about; `goal` is checked against Garenne's figure, the
-ratio of both, or a figure of the bare disk.
+A figure may have goals: for the ratio of both brokers, for Garenne's figure itself, or for its ratio to
+another figure of the same run, such as what the bare disk can do.
 """
 
 import dataclasses
@@ -49,9 +49,11 @@ def at_most(bound, text):
 
 @dataclasses.dataclass
 class Figure:
+    """What is shown of a scenario. A bare one is the machine's, not a broker's: it has no ratio."""
     name: str
     title: str
     goals: list = dataclasses.field(default_factory=list)
+    is_bare: bool = False
 
 
 @dataclasses.dataclass
@@ -77,14 +79,8 @@ def run(broker, options, *flags, seconds=None):
     return broker.perf("run", "--duration", seconds or options.seconds, *flags)
 
 
-def share(found):
-    """Our own part of all processor time, in percent."""
-    ours, theirs = found["own"]["cpu_percent"], found["broker_cost"]["cpu_percent"]
-    return 100 * ours / max(ours + theirs, 0.1)
-
-
 def received(found):
-    return {"received/s": found["received_per_second"], "share": share(found)}
+    return {"received/s": found["received_per_second"], "share": found["own_share_percent"]}
 
 
 @scenario("A", "1 producer, 1 consumer, transient, auto-ack, 16 B",
@@ -119,7 +115,7 @@ def safe_four(broker, options):
           Figure("confirm p50", "confirm p50, µs", [ratio_at_most(1)]),
           Figure("confirm p99", "confirm p99, µs", [
               ratio_at_most(1), Goal("disk p99", operator.le, 1.5, "≤ 1.5× the bare disk")]),
-          Figure("disk p99", "bare overwrite + fdatasync p99, µs"))
+          Figure("disk p99", "bare overwrite + fdatasync p99, µs", is_bare=True))
 def paced(broker, options):
     found = run(broker, options, *WORK, "--rate", 5000)
     if found["published_per_second"] < 4900:
@@ -127,17 +123,17 @@ def paced(broker, options):
     delivery, confirm = found["delivery_us"], found["confirm_us"]
     return {"delivery p50": delivery["p50"], "delivery p99": delivery["p99"],
             "confirm p50": confirm["p50"], "confirm p99": confirm["p99"],
-            "disk p99": options.disk()["overwrite"]["us"]["p99"], "share": share(found)}
+            "disk p99": options.disk()["overwrite"]["us"]["p99"], "share": found["own_share_percent"]}
 
 
 @scenario("F", "one at a time: persistent 1 KiB, confirm window 1, no consumer",
           Figure("confirmed/s", "confirmed/s",
                  [Goal("disk/s", operator.ge, 0.8, "≥ 0.8× the bare disk")]),
-          Figure("disk/s", "bare overwrite + fdatasync/s"))
+          Figure("disk/s", "bare overwrite + fdatasync/s", is_bare=True))
 def one_at_a_time(broker, options):
     found = run(broker, options, *PERSISTENT, *KIB, "--confirm-window", 1, "--consumers", 0)
     return {"confirmed/s": found["confirmed_per_second"],
-            "disk/s": options.disk()["overwrite"]["per_second"], "share": share(found)}
+            "disk/s": options.disk()["overwrite"]["per_second"], "share": found["own_share_percent"]}
 
 
 @scenario("G", "a backlog of 2,000,000 × 256 B, persistent, confirmed; then drained",
@@ -150,7 +146,7 @@ def backlog(broker, options):
     filled = broker.perf("fill", "--count", count, "--size", 256, *PERSISTENT, *CONFIRMED)
     drained = broker.perf("drain", "--count", count, "--ack-every", 100, "--prefetch", 1000)
     return {"in/s": filled["confirmed_per_second"], "out/s": drained["received_per_second"],
-            "MB full": megabytes(filled), "MB empty": megabytes(drained), "share": share(filled)}
+            "MB full": megabytes(filled), "MB empty": megabytes(drained), "share": filled["own_share_percent"]}
 
 
 def megabytes(found):
@@ -162,8 +158,7 @@ FANOUT = ["--exchange", "fanout", "--queues", 10, "--consumers", 10]
 
 @scenario("H", "fanout to 10 queues, 10 consumers, transient, auto-ack",
           Figure("received/s", "deliveries/s of 16 B", [ratio_at_least(10)]),
-          Figure("16 KiB/s", "deliveries/s of 16 KiB", [
-              ratio_at_least(10), at_least(100_000, "≥ 100,000/s")]))
+          Figure("16 KiB/s", "deliveries/s of 16 KiB", [at_least(100_000, "≥ 100,000/s")]))
 def fanout(broker, options):
     small = run(broker, options, *FANOUT, *SMALL)
     large = run(broker, options, *FANOUT, "--size", 16_384)

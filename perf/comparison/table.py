@@ -27,7 +27,8 @@ def rows(scenario, results, brokers):
     good = {broker: [r["figures"] for r in runs[broker] if "figures" in r] for broker in brokers}
     for at, figure in enumerate(scenario.figures):
         theirs, ours = (medians(good.get(broker, []), figure.name) for broker in ("RabbitMQ", "Garenne"))
-        ratio = f"{ours / theirs:.3g}×" if ours is not None and theirs else "–"
+        has_ratio = ours is not None and theirs and not figure.is_bare
+        ratio = f"{ours / theirs:.3g}×" if has_ratio else "–"
         shares = " / ".join(number(medians(good[b], "share")) for b in brokers) if at == 0 else ""
         goals = ", ".join(judged(goal, ours, theirs, good.get("Garenne", [])) for goal in figure.goals)
         title = f"**{scenario.letter}** {scenario.title}" if at == 0 else ""

@@ -33,6 +33,8 @@ pub struct Figures {
     pub delivery_us: Option<Latency>,
     pub confirm_us: Option<Latency>,
     pub own: Option<Cost>,
+    /// What we took of the processor time of both.
+    pub own_share_percent: Option<f64>,
     pub own_producers: Option<Cost>,
     pub own_consumers: Option<Cost>,
     pub broker_cost: Option<Cost>,
@@ -82,6 +84,9 @@ impl fmt::Display for Figures {
         row(f, "broker", &self.broker_cost)?;
         row(f, "memory", &self.broker_memory)?;
         row(f, "ourselves", &self.own)?;
+        if let Some(share) = self.own_share_percent {
+            writeln!(f, "  our share     {share} % of the processor time of both")?;
+        }
         row(f, "  producers", &self.own_producers)?;
         row(f, "  consumers", &self.own_consumers)?;
         self.errors.iter().try_for_each(|error| writeln!(f, "  error         {error}"))

@@ -288,6 +288,9 @@ fn figures(
     let seconds = end.at_ns.saturating_sub(start.at_ns) as f64 / 1e9;
     let messages = if counted.published > 0 { counted.published } else { counted.received };
     let cost = |cpu_ns, messages| Cost::new(cpu_ns, seconds, messages);
+    let own_cpu_ns = end.own_cpu_ns.saturating_sub(start.own_cpu_ns);
+    let broker_cpu_ns = end.broker.cpu_ns.saturating_sub(start.broker.cpu_ns);
+    let both_ns = own_cpu_ns + broker_cpu_ns;
     let (published_cpu_ns, confirm_us) = gathered(producers);
     let (received_cpu_ns, delivery_us) = gathered(consumers);
     Figures {
@@ -309,12 +312,11 @@ fn figures(
         unreadable: total.unreadable,
         delivery_us,
         confirm_us,
-        own: Some(cost(end.own_cpu_ns.saturating_sub(start.own_cpu_ns), messages)),
+        own: Some(cost(own_cpu_ns, messages)),
+        own_share_percent: plan.broker.map(|_| round(100.0 * own_cpu_ns as f64 / both_ns.max(1) as f64, 1)),
         own_producers: (!producers.is_empty()).then(|| cost(published_cpu_ns, counted.published)),
         own_consumers: (!consumers.is_empty()).then(|| cost(received_cpu_ns, counted.received)),
-        broker_cost: plan
-            .broker
-            .map(|_| cost(end.broker.cpu_ns.saturating_sub(start.broker.cpu_ns), messages)),
+        broker_cost: plan.broker.map(|_| cost(broker_cpu_ns, messages)),
         broker_memory: measure.memory,
         ..Figures::default()
     }

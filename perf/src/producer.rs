@@ -56,8 +56,8 @@ struct Confirms {
     sent_at_ns: Box<[u64]>,
 }
 
-/// What of all buffers together fits the nearer caches.
-const BUFFERS_BYTES: usize = 1 << 20;
+/// What all buffers together may take: more would not stay in the processor's cache.
+const BUFFERS_BYTES: usize = 4 << 20;
 const BUFFER_BYTES_MIN: usize = 16 * 1024;
 const BUFFER_BYTES_MAX: usize = 128 * 1024;
 
