@@ -1,11 +1,11 @@
-//! The broker: arguments, configuration, run.
+//! The broker: arguments, configuration, run. And beside it `garenne perf`, which loads brokers.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use garenne::clock::Clock;
 use garenne::config::Config;
 use garenne::server::Server;
@@ -21,8 +21,12 @@ use tracing_subscriber::EnvFilter;
 ///
 /// Example: garenne --data-dir /srv/garenne --listen 0.0.0.0:5672 --log info
 #[derive(Parser)]
-#[command(name = "garenne", version)]
+#[command(name = "garenne", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    /// Without one the broker runs.
+    #[command(subcommand)]
+    tool: Option<Tool>,
+
     /// Where everything is kept; made if it is not there.
     #[arg(long, value_name = "DIR", env = "GARENNE_DATA_DIR")]
     data_dir: Option<PathBuf>,
@@ -38,6 +42,12 @@ struct Arguments {
     /// What is logged: error, warn, info, debug, or a filter such as info,garenne=debug.
     #[arg(long, value_name = "FILTER", env = "GARENNE_LOG")]
     log: Option<String>,
+}
+
+/// What comes in the same binary.
+#[derive(Subcommand)]
+enum Tool {
+    Perf(Box<perf::Arguments>),
 }
 
 impl Arguments {
@@ -58,7 +68,11 @@ impl Arguments {
 const STACK_BYTES: usize = 16 * 1024 * 1024;
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+    let arguments = Arguments::parse();
+    if let Some(Tool::Perf(arguments)) = &arguments.tool {
+        return perf::run(arguments);
+    }
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("garenne: {error}");
