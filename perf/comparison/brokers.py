@@ -124,6 +124,13 @@ class Broker:
     def told_to_end(self, everyone, how):
         return everyone
 
+    def last_words(self):
+        """What a process said that has ended by itself."""
+        if self.process is None or self.process.poll() is None:
+            return ""
+        lines = (self.folder / "output").read_text(errors="replace").strip().splitlines()
+        return f"; the broker ended with status {self.process.returncode}: {lines[-1] if lines else ''}"
+
     def leave(self):
         """Ends everything and removes the folder."""
         self.kill()
@@ -131,11 +138,14 @@ class Broker:
 
 
 def is_alive(pid):
+    """Whether anything of a process still runs: its first thread may end before the others do, and only
+    the last one lets go of files and ports."""
+    process = pathlib.Path(f"/proc/{pid}")
     try:
-        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        is_ended = (process / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        return not is_ended or len(list((process / "task").iterdir())) > 1
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return state != "Z"
 
 
 def fault(found):
@@ -158,8 +168,13 @@ class Garenne(Broker):
         return subprocess.run([garenne, "--version"], capture_output=True, text=True).stdout.strip()
 
 
+# Debian's rabbitmq-server is a wrapper that goes through su, which lowers the number of open files.
+BEHIND_THE_WRAPPER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+
+
 class RabbitMQ(Broker):
-    """A node with its defaults: no plugins, no configuration file. It has a port mapper of its own."""
+    """A node with its defaults: no plugins, no configuration file. Its home, with Erlang's cookie, is its
+    folder, and it has a port mapper of its own."""
 
     name = "RabbitMQ"
 
@@ -167,12 +182,13 @@ class RabbitMQ(Broker):
         super().__init__(folder, garenne)
         self.mapper_port, self.node_port = free_port(), free_port()
         self.mapper = None
-        plugins = self.folder / "enabled_plugins"
-        plugins.write_text("[].\n")
+        (self.folder / "enabled_plugins").write_text("[].\n")
 
     def command(self):
         self._start_mapper()
-        return ["rabbitmq-server"], {
+        program = BEHIND_THE_WRAPPER if os.access(BEHIND_THE_WRAPPER, os.X_OK) else "rabbitmq-server"
+        return [program], {
+            "HOME": str(self.folder),
             "RABBITMQ_NODENAME": f"garenne-compare-{self.port}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
@@ -188,7 +204,7 @@ class RabbitMQ(Broker):
     def _start_mapper(self):
         if self.mapper is None:
             self.mapper = subprocess.Popen(
-                ["epmd", "-port", str(self.mapper_port), "-address", "127.0.0.1"],
+                ["epmd", "-port", str(self.mapper_port), "-address", "127.0.0.1"], start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def told_to_end(self, everyone, how):

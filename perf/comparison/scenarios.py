@@ -7,7 +7,7 @@ another figure of the same run, such as what the bare disk can do.
 import dataclasses
 import operator
 
-from brokers import Failed
+from brokers import START_SECONDS, Failed
 
 PERSISTENT = ["--persistent", "--durable-queues"]
 CONFIRMED = ["--confirm-window", 1000]
@@ -180,7 +180,7 @@ def many_queues(broker, options):
     count = options.scaled(10_000)
     declared = broker.perf("declare", "--queues", count, "--keep-queues")
     broker.stop()
-    let_in = broker.perf_begin("first", "--connection-only")
+    let_in = broker.perf_begin("first", "--connection-only", "--patience", START_SECONDS)
     broker.spawn()
     return {"queues/s": declared["queues_per_second"], "KiB each": declared["kib_each"],
             "restart": let_in()["connected_ms"] / 1000}
@@ -201,7 +201,7 @@ def crash(broker, options):
     count = options.scaled(1_000_000)
     broker.perf("fill", "--count", count, "--size", 256, *PERSISTENT, *CONFIRMED)
     broker.kill()
-    first = broker.perf_begin("first")
+    first = broker.perf_begin("first", "--patience", START_SECONDS)
     broker.spawn()
     first = first()
     drained = broker.perf("drain", "--count", count, "--ack-every", 100, "--prefetch", 1000)

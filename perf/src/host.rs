@@ -64,6 +64,13 @@ impl Desk {
 /// Gives turns until all have done what they shall, or the run is aborted.
 pub fn host<W: Work>(works: &mut [W], desk: &mut Desk, board: &Board) -> Result<()> {
     let mut meter = Meter::default();
+    let result = give_turns(works, desk, board, &mut meter);
+    meter.look(false);
+    desk.cpu_ns = meter.cpu_ns;
+    result
+}
+
+fn give_turns<W: Work>(works: &mut [W], desk: &mut Desk, board: &Board, meter: &mut Meter) -> Result<()> {
     let mut is_ready = Vec::with_capacity(works.len());
     while board.stage() != Stage::Aborted && !works.iter().all(|work| work.is_done(board)) {
         meter.look(board.is_measuring());
@@ -72,8 +79,6 @@ pub fn host<W: Work>(works: &mut [W], desk: &mut Desk, board: &Board) -> Result<
             work.turn(is_readable, desk, board)?;
         }
     }
-    meter.look(false);
-    desk.cpu_ns = meter.cpu_ns;
     Ok(())
 }
 

@@ -123,7 +123,13 @@ impl Session {
                     Err(e) => return Err(unexpected(address, format!("method: {e:?}"))),
                 }
             }
-            let n = self.inbox.read_from(&mut self.stream).map_err(io_error(address, "reading"))?;
+            let n = self.inbox.read_from(&mut self.stream).map_err(|error| match error.kind() {
+                // What a socket with a time limit says when it is over.
+                io::ErrorKind::WouldBlock => {
+                    Error::Stalled(format!("{address}: no answer for {} s", ANSWER_TIMEOUT.as_secs()))
+                }
+                _ => io_error(address, "reading")(error),
+            })?;
             if n == 0 {
                 return Err(hung_up(address));
             }
