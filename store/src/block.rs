@@ -189,9 +189,12 @@ impl Block {
         }
     }
 
-    /// Gives up the places.
+    /// Gives up the places. There is nothing to give up, and nothing stored to get back, while no
+    /// publish has come.
     pub(crate) fn cool(&mut self) {
-        self.places = Places::Cold(self.segments());
+        if count(&self.published) > 0 {
+            self.places = Places::Cold(self.segments());
+        }
     }
 
     /// Gets the places back, one for each published message.
@@ -317,6 +320,16 @@ mod tests {
         let mut released = Vec::new();
         block.settle(first, last, |segment| released.push(segment));
         released
+    }
+
+    #[test]
+    fn a_block_begun_by_an_early_settlement_has_no_places_to_give_up() {
+        let mut block = Block::default();
+        settle(&mut block, 0, 0);
+
+        block.cool();
+
+        assert!(block.publish(15, at(30), None), "it is still warm");
     }
 
     #[test]
