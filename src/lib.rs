@@ -26,6 +26,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod memory;
+pub mod parts;
 pub mod roster;
 pub mod shutdown;
 pub mod timers;

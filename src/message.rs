@@ -4,19 +4,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use amqp::Properties;
 use amqp::method::split_address;
-use bytes::Bytes;
 use store::Ticket;
 
-/// A published message. Its parts share the memory they were received in and are never copied on the
-/// way to the log or to a consumer's socket.
+use crate::parts::Parts;
+
+/// A published message.
 #[derive(Debug)]
 pub struct Message {
-    /// Exchange and routing key as two short strings, as basic.deliver carries them.
-    pub address: Bytes,
-    /// Property flags and properties as received.
-    pub properties: Bytes,
-    /// The body.
-    pub body: Bytes,
+    /// Address, properties and body.
+    pub parts: Parts,
     /// Whether it asked to survive a restart.
     pub persistent: bool,
     /// When the broker took it, in milliseconds since 1970.
@@ -50,18 +46,24 @@ impl StoredBy {
     }
 }
 
+impl store::Held for Message {
+    fn parts(&self) -> [&[u8]; 3] {
+        [self.parts.address(), self.parts.properties(), self.parts.body()]
+    }
+}
+
 /// Several routing keys.
 pub type Keys = Box<[Box<[u8]>]>;
 
 impl Message {
     /// A message that the store has kept, from its three parts, with what the broker needs to know read
     /// from its properties. `None` if the properties are not properties.
-    pub fn from_parts(address: Bytes, properties: Bytes, body: Bytes, taken_at_ms: u64) -> Option<Self> {
-        let read = Properties::parse(&properties).ok()?;
+    pub fn from_parts(parts: Parts, taken_at_ms: u64) -> Option<Self> {
+        let read = Properties::parse(parts.properties()).ok()?;
         let ttl_ms = read.expiration.and_then(|expiration| parse_ttl(expiration).ok());
         let persistent = read.is_persistent();
         let stored_by = StoredBy::before();
-        Some(Message { address, properties, body, persistent, taken_at_ms, ttl_ms, copies: None, stored_by })
+        Some(Message { parts, persistent, taken_at_ms, ttl_ms, copies: None, stored_by })
     }
 
     /// Whether the store can bring it back, when it has applied what was appended up to `applied`.
@@ -76,17 +78,17 @@ impl Message {
 
     /// The exchange it was published to.
     pub fn exchange(&self) -> &str {
-        split_address(&self.address).map_or("", |(exchange, _)| exchange)
+        split_address(self.parts.address()).map_or("", |(exchange, _)| exchange)
     }
 
     /// The key it was published with.
     pub fn routing_key(&self) -> &str {
-        split_address(&self.address).map_or("", |(_, key)| key)
+        split_address(self.parts.address()).map_or("", |(_, key)| key)
     }
 
     /// Octets it takes on its way to a consumer, about.
     pub fn wire_bytes(&self) -> usize {
-        self.address.len() + self.properties.len() + self.body.len() + 64
+        self.parts.size_bytes() + 64
     }
 }
 

@@ -43,16 +43,17 @@ impl Writer {
 
     /// Appends header and body frames of a message.
     pub fn put_content(&mut self, channel: u16, message: &Message, frame_bytes_max: u32) {
-        let body = &message.body;
-        frame::put_header(&mut self.tail, channel, body.len() as u64, &message.properties);
-        for part in frame::body_parts(body, frame_bytes_max) {
+        let parts = &message.parts;
+        let body = parts.body();
+        frame::put_header(&mut self.tail, channel, body.len() as u64, parts.properties());
+        for part in frame::body_parts(body.len(), frame_bytes_max) {
             frame::put_body_head(&mut self.tail, channel, part.len());
             if part.len() <= COPY_BYTES_MAX {
-                self.tail.put_slice(&part);
+                self.tail.put_slice(&body[part]);
             } else {
                 self.seal();
                 self.sealed_bytes += part.len();
-                self.sealed.push_back(part);
+                self.sealed.push_back(parts.share_body(part));
             }
             self.tail.put_u8(FRAME_END);
         }
@@ -99,20 +100,23 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parts::Parts;
 
     #[test]
     fn large_and_small_bodies_come_out_whole_and_in_order_whatever_is_written_at_a_time() {
         let message = |n: usize| {
             let body: Bytes = (0..n).map(|i| i as u8).collect();
-            Message::from_parts(Bytes::from_static(&[0, 0]), Bytes::from_static(&[0, 0]), body, 0).unwrap()
+            Message::from_parts(Parts::gathered(&[0, 0], &[0, 0], body), 0).unwrap()
         };
         let (small, large) = (message(10), message(10_000));
         let mut expected = BytesMut::new();
         let mut writer = Writer::default();
         for m in [&small, &large, &small] {
             writer.put_content(1, m, 4096);
-            frame::put_header(&mut expected, 1, m.body.len() as u64, &m.properties);
-            frame::body_parts(&m.body, 4096).for_each(|part| frame::put_body(&mut expected, 1, &part));
+            let body = m.parts.body();
+            frame::put_header(&mut expected, 1, body.len() as u64, m.parts.properties());
+            frame::body_parts(body.len(), 4096)
+                .for_each(|part| frame::put_body(&mut expected, 1, &body[part]));
         }
 
         let mut got = Vec::new();

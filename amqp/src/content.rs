@@ -27,6 +27,9 @@ pub struct Header {
     pub properties: Bytes,
 }
 
+/// Octets before the property flags: class, weight, size of the body.
+const HEAD_BYTES: usize = 12;
+
 impl Header {
     /// Reads a header frame's payload. `payload` must be a part of `whole`, which the properties share.
     pub fn decode(whole: &Bytes, payload: &[u8]) -> Result<Header, Malformed> {
@@ -35,6 +38,19 @@ impl Header {
         let weight = reader.u16()?;
         let body_bytes = reader.u64()?;
         Ok(Header { class_id, weight, body_bytes, properties: whole.slice_ref(reader.bytes) })
+    }
+
+    /// How long the body is that a header frame's payload announces; none if it is not for a message.
+    pub fn body_bytes(payload: &[u8]) -> Option<u64> {
+        let mut reader = Reader { bytes: payload };
+        let is_basic = reader.u16().ok()? == BASIC_CLASS && reader.u16().ok()? == 0;
+        let body_bytes = reader.u64().ok()?;
+        is_basic.then_some(body_bytes)
+    }
+
+    /// Property flags and properties of a header frame's payload.
+    pub fn properties(payload: &[u8]) -> &[u8] {
+        payload.get(HEAD_BYTES..).unwrap_or_default()
     }
 
     /// Appends the payload of a header frame.

@@ -10,7 +10,9 @@
 //! Nothing is copied on the way in: a reader takes all whole frames off its buffer at once and walks
 //! them as slices; what outlives the walk (properties, bodies) shares the buffer's memory.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::ops::Range;
+
+use bytes::{BufMut, BytesMut};
 
 use crate::content::Header;
 use crate::limits::{FRAME_END, FRAME_HEAD_BYTES, FRAME_OVERHEAD_BYTES};
@@ -126,6 +128,24 @@ impl<'a> Frames<'a> {
         Frames { bytes }
     }
 
+    /// The content that follows a method on this channel, if all of it is here in two frames: the payload
+    /// of its header and its body. An empty body has no frame. Otherwise nothing is taken.
+    pub fn take_content(&mut self, channel: u16) -> Option<(&'a [u8], &'a [u8])> {
+        let mut ahead = self.clone();
+        let header = ahead.next().filter(|f| f.kind == FrameKind::Header && f.channel == channel)?.payload;
+        let mut body: &[u8] = &[];
+        let body_bytes = Header::body_bytes(header)?;
+        if body_bytes > 0 {
+            let frame = ahead.next().filter(|f| f.kind == FrameKind::Body && f.channel == channel)?;
+            body = frame.payload;
+        }
+        if body.len() as u64 != body_bytes {
+            return None;
+        }
+        *self = ahead;
+        Some((header, body))
+    }
+
     /// What has not been walked yet.
     pub fn rest(&self) -> &'a [u8] {
         self.bytes
@@ -219,14 +239,14 @@ pub fn put_heartbeat(out: &mut BytesMut) {
     out.put_u8(FRAME_END);
 }
 
-/// The parts of a body as they go into frames of at most `frame_bytes_max` octets (0 is no limit): each
-/// shares the body's memory.
-pub fn body_parts(body: &Bytes, frame_bytes_max: u32) -> impl Iterator<Item = Bytes> + '_ {
+/// Where the parts of a body begin and end that go into frames of at most `frame_bytes_max` octets (0 is no
+/// limit).
+pub fn body_parts(body_bytes: usize, frame_bytes_max: u32) -> impl Iterator<Item = Range<usize>> {
     let max = match frame_bytes_max as usize {
-        0 => body.len().max(1),
+        0 => body_bytes.max(1),
         limit => limit - FRAME_OVERHEAD_BYTES,
     };
-    (0..body.len()).step_by(max).map(move |at| body.slice(at..body.len().min(at + max)))
+    (0..body_bytes).step_by(max).map(move |at| at..body_bytes.min(at + max))
 }
 
 #[cfg(test)]
@@ -282,8 +302,8 @@ mod tests {
 
     #[test]
     fn an_empty_body_has_no_parts() {
-        assert_eq!(body_parts(&Bytes::new(), 4096).count(), 0);
-        assert_eq!(body_parts(&Bytes::new(), 0).count(), 0);
+        assert_eq!(body_parts(0, 4096).count(), 0);
+        assert_eq!(body_parts(0, 0).count(), 0);
     }
 
     #[test]
@@ -296,6 +316,28 @@ mod tests {
 
         assert_eq!((frame.kind, frame.channel), (FrameKind::Method, 3));
         assert_eq!(method::decode(frame.payload), Ok(Method::Cold(Box::new(method))));
+    }
+
+    #[test]
+    fn content_is_taken_when_all_of_it_is_there_in_one_body_frame() {
+        let take = |body_bytes: u64, body: &[u8], body_channel: u16| {
+            let mut out = BytesMut::new();
+            put_header(&mut out, 1, body_bytes, &[0x10, 0, 2]);
+            if !body.is_empty() {
+                put_body(&mut out, body_channel, body);
+            }
+            put_heartbeat(&mut out);
+            let mut frames = Frames::new(&out);
+            let taken =
+                frames.take_content(1).map(|(header, body)| (Header::properties(header).len(), body.len()));
+            (taken, frames.count())
+        };
+
+        assert_eq!(take(3, b"abc", 1), (Some((3, 3)), 1));
+        assert_eq!(take(0, b"", 1), (Some((3, 0)), 1));
+        assert_eq!(take(4, b"abc", 1), (None, 3));
+        assert_eq!(take(3, b"abc", 2), (None, 3));
+        assert_eq!(take(3, b"", 1), (None, 2));
     }
 
     #[test]
@@ -316,10 +358,10 @@ mod tests {
         fn a_body_of_any_size_is_cut_to_the_frame_size_and_put_together(
             len in 0usize..20_000, frame_bytes_max in 4096u32..9000
         ) {
-            let body = Bytes::from((0..len).map(|i| i as u8).collect::<Vec<_>>());
+            let body: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let mut out = BytesMut::new();
-            for part in body_parts(&body, frame_bytes_max) {
-                put_body(&mut out, 1, &part);
+            for part in body_parts(len, frame_bytes_max) {
+                put_body(&mut out, 1, &body[part]);
             }
 
             prop_assert_eq!(whole(&out, frame_bytes_max), (out.len(), None));

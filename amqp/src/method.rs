@@ -110,6 +110,17 @@ pub fn is_hot(payload: &[u8]) -> bool {
     matches!(id, Some(PUBLISH | ACK))
 }
 
+/// Address and flags (1: mandatory, 2: immediate) of basic.publish, not looked at any further: enough to see
+/// that it is the same as one that was.
+pub fn publish_parts(payload: &[u8]) -> Option<(&[u8], u8)> {
+    const HEAD_BYTES: usize = 6;
+    if payload.first_chunk().map(|id| u32::from_be_bytes(*id)) != Some(PUBLISH) {
+        return None;
+    }
+    let (flags, rest) = payload.split_last()?;
+    Some((rest.get(HEAD_BYTES..)?, *flags))
+}
+
 /// Class and method of a payload; zeros if it has none.
 pub fn ids(payload: &[u8]) -> (u16, u16) {
     let id = payload.first_chunk().map_or(0, |id| u32::from_be_bytes(*id));

@@ -308,6 +308,7 @@ impl<D: Destination> Exchanges<D> {
 
     /// Takes a message through one exchange.
     fn pass(&self, slot: Slot, node: &Node, envelope: &Envelope<'_>, matches: &mut Matches<D>) {
+        matches.is_by_headers |= node.routing.looks_at_headers();
         let mut found = Found::new(&mut matches.reached);
         let keys = std::iter::once(&envelope.routing_key).chain(envelope.copies);
         for &routing_key in keys {

@@ -59,6 +59,10 @@ enum Mode {
 }
 
 impl Routing for HeaderMatch {
+    fn looks_at_headers(&self) -> bool {
+        true
+    }
+
     fn check(&self, _: &[u8], arguments: &Arguments) -> Result<(), Error> {
         let reason = match arguments.get(MATCH) {
             None => return Ok(()),

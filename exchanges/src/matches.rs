@@ -14,6 +14,7 @@ pub struct Matches<D> {
     /// Queues and exchanges reached so far, in that order: the walk's list of work as well.
     pub(crate) reached: Marks,
     pub(crate) scratch: Scratch,
+    pub(crate) is_by_headers: bool,
 }
 
 /// Where kinds write things down while they match, kept from message to message.
@@ -33,12 +34,22 @@ pub(crate) struct Found<'a> {
 impl<D> Matches<D> {
     /// No matches yet, and no memory.
     pub fn new() -> Self {
-        Self { queues: Vec::new(), reached: Marks::default(), scratch: Scratch::default() }
+        Self {
+            queues: Vec::new(),
+            reached: Marks::default(),
+            scratch: Scratch::default(),
+            is_by_headers: false,
+        }
     }
 
     /// The queues reached, each once.
     pub fn queues(&self) -> &[D] {
         &self.queues
+    }
+
+    /// Whether headers had a say: a message with the same key and other headers may reach others.
+    pub fn is_by_headers(&self) -> bool {
+        self.is_by_headers
     }
 
     /// Whether the message reached no queue.
@@ -55,6 +66,7 @@ impl<D> Matches<D> {
     pub fn clear(&mut self) {
         self.queues.clear();
         self.reached.clear();
+        self.is_by_headers = false;
     }
 }
 

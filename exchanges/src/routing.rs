@@ -82,6 +82,11 @@ pub(crate) trait Routing: Send + Sync {
     /// whose memory is kept between messages, so that nothing is allocated here.
     fn visit(&self, envelope: &Envelope<'_>, scratch: &mut Scratch, found: &mut Found<'_>);
 
+    /// Whether the outcome depends on more of a message than its keys.
+    fn looks_at_headers(&self) -> bool {
+        false
+    }
+
     /// Whether no link is left.
     fn is_empty(&self) -> bool;
 }

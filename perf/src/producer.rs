@@ -319,10 +319,10 @@ fn head(topology: &Topology, key: usize, options: &Options) -> Bytes {
 
 /// The body frames of a message, not yet stamped.
 fn tail(body_bytes: usize, frame_bytes_max: u32) -> Bytes {
-    let body = Bytes::from(vec![b'x'; body_bytes]);
+    let body = vec![b'x'; body_bytes];
     let mut out = BytesMut::new();
-    for part in frame::body_parts(&body, frame_bytes_max) {
-        frame::put_body(&mut out, CHANNEL, &part);
+    for part in frame::body_parts(body_bytes, frame_bytes_max) {
+        frame::put_body(&mut out, CHANNEL, &body[part]);
     }
     out.freeze()
 }

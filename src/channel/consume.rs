@@ -159,7 +159,7 @@ impl Channel {
     pub fn deliver(&mut self, context: &mut Context<'_>, delivery: Delivery) {
         let Delivery { consumer: id, entry, .. } = delivery;
         let Some(consumer) = self.consumers.get(&id) else { return };
-        let unsettled = consumer.queue.clone().filter(|_| !consumer.no_ack);
+        let unsettled = if consumer.no_ack { None } else { consumer.queue.clone() };
         if self.is_closing {
             // Nobody will see it any more: it goes back with what is unsettled.
             let back = unsettled.map(|queue| Unacked { queue, consumer: Some(id), entry });
@@ -169,7 +169,14 @@ impl Channel {
         self.last_tag += 1;
         let (tag, message) = (self.last_tag, &entry.message);
         let out = context.out.frames();
-        frame::put_deliver(out, self.number, &consumer.prefix, tag, entry.redelivered, &message.address);
+        frame::put_deliver(
+            out,
+            self.number,
+            &consumer.prefix,
+            tag,
+            entry.redelivered,
+            message.parts.address(),
+        );
         context.out.put_content(self.number, message, context.frame_bytes_max);
         if let Some(queue) = unsettled {
             self.unacked.push(tag, Unacked { queue, consumer: Some(id), entry });

@@ -7,6 +7,7 @@ mod consume;
 mod declare;
 mod publish;
 mod reply;
+mod roads;
 mod settle;
 mod tx;
 mod unacked;
@@ -33,6 +34,7 @@ use crate::writer::Writer;
 use assembly::Assembly;
 use confirm::Confirms;
 use consume::Consumer;
+use roads::Roads;
 use tx::Transaction;
 use unacked::UnackedList;
 
@@ -135,6 +137,8 @@ pub struct Channel {
     requester: Option<(ConsumerId, Box<str>)>,
     /// The exchange that the last publish was allowed to.
     checked_exchange: Option<Box<str>>,
+    /// What is remembered of publishes, once there was one.
+    roads: Option<Box<Roads>>,
 }
 
 /// What a channel's publishes are part of.
@@ -163,6 +167,7 @@ impl Channel {
             credit_back: 0,
             requester: None,
             checked_exchange: None,
+            roads: None,
         }
     }
 

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use amqp::method::{Cold, basic};
-use amqp::{Exception, Properties, ReplyCode, Value, frame, table};
+use amqp::method::{self, Cold, basic};
+use amqp::{Exception, Header, Properties, ReplyCode, Value, frame, table};
 use bytes::Bytes;
 use exchanges::Matches;
 use smallvec::SmallVec;
-use store::{Operation, Publish, Ticket, Urgency};
+use store::{Operation, Parts, Publish, Ticket, Urgency};
 
 use super::assembly::Published;
+use super::roads::Meaning;
 use super::{Channel, Context, Mode};
 use crate::message::{Keys, Message, StoredBy, parse_ttl};
+use crate::parts;
 use crate::queue;
 use crate::vhost::{REPLY_TO, is_reply_name};
 
@@ -21,12 +23,10 @@ use crate::vhost::{REPLY_TO, is_reply_name};
 pub struct Batch {
     matches: Matches<queue::Handle>,
     queues: Vec<ForQueue>,
-    messages: Vec<Routed>,
+    kept: Vec<Kept>,
     /// Channels in confirm mode that published.
     confirming: Vec<u16>,
     operations: Vec<Operation>,
-    /// The messages of the operations.
-    stored: Vec<Arc<Message>>,
 }
 
 #[derive(Debug)]
@@ -35,8 +35,9 @@ struct ForQueue {
     messages: Vec<Arc<Message>>,
 }
 
+/// A message that the store is to keep.
 #[derive(Debug)]
-struct Routed {
+struct Kept {
     message: Arc<Message>,
     /// Which queues, and which of their messages in this batch this one is.
     places: SmallVec<[(u32, u32); 1]>,
@@ -45,17 +46,33 @@ struct Routed {
 impl Batch {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.confirming.is_empty()
+        self.queues.is_empty() && self.confirming.is_empty()
     }
 
-    fn place(&mut self, queue: &queue::Handle, message: &Arc<Message>) -> (u32, u32) {
+    /// Adds a message for these queues, of which there is at least one.
+    fn add(&mut self, message: Message, queues: &[queue::Handle]) {
+        let is_kept = message.persistent && queues.iter().any(|queue| queue.declaration().is_kept());
+        let message = Arc::new(message);
+        if is_kept {
+            let places = queues.iter().map(|queue| self.place(queue, message.clone())).collect();
+            self.kept.push(Kept { message, places });
+            return;
+        }
+        let Some((last, others)) = queues.split_last() else { return };
+        for queue in others {
+            self.place(queue, message.clone());
+        }
+        self.place(last, message);
+    }
+
+    fn place(&mut self, queue: &queue::Handle, message: Arc<Message>) -> (u32, u32) {
         // Mostly it is the queue of the message before.
         let at = self.queues.iter().rposition(|q| q.queue == *queue).unwrap_or_else(|| {
             self.queues.push(ForQueue { queue: queue.clone(), messages: Vec::new() });
             self.queues.len() - 1
         });
         let messages = &mut self.queues[at].messages;
-        messages.push(message.clone());
+        messages.push(message);
         (at as u32, messages.len() as u32 - 1)
     }
 
@@ -63,13 +80,10 @@ impl Batch {
     /// publishes wait for (`None` if nothing was stored) and the channels that want to confirm them.
     pub fn flush(&mut self, session: &mut store::Session) -> (Option<Ticket>, std::vec::Drain<'_, u16>) {
         let mut firsts: SmallVec<[_; 4]> = SmallVec::new();
-        for batch in &self.queues {
-            firsts.push(batch.queue.enqueue(&batch.messages));
+        for batch in &mut self.queues {
+            firsts.push(batch.queue.enqueue(&mut batch.messages));
         }
-        for Routed { message, places } in self.messages.drain(..) {
-            if !message.persistent {
-                continue;
-            }
+        for Kept { message, places } in &self.kept {
             let stored = places.iter().filter_map(|&(at, n)| {
                 let queue = &self.queues[at as usize].queue;
                 let first = firsts[at as usize]?;
@@ -77,16 +91,16 @@ impl Batch {
             });
             let destinations: SmallVec<[_; 1]> = stored.collect();
             if !destinations.is_empty() {
-                self.operations.push(Operation::Publish(publish_operation(&message, destinations)));
-                self.stored.push(message);
+                self.operations.push(Operation::Publish(publish_operation(message, destinations)));
             }
         }
         self.queues.clear();
         let urgency = if self.confirming.is_empty() { Urgency::Lazy } else { Urgency::Sync };
         let ticket =
             (!self.operations.is_empty()).then(|| session.append(self.operations.drain(..), urgency));
-        for message in self.stored.drain(..) {
-            message.stored_by.set(ticket.unwrap_or(Ticket(0)));
+        for kept in self.kept.drain(..) {
+            // Of a message that has missed its queue nobody will ask.
+            kept.message.stored_by.set(ticket.unwrap_or(Ticket(0)));
         }
         (ticket, self.confirming.drain(..))
     }
@@ -94,18 +108,58 @@ impl Batch {
 
 /// The operation that stores a message for these queues.
 pub fn publish_operation(
-    message: &Message,
+    message: &Arc<Message>,
     destinations: SmallVec<[(store::QueueId, store::Seq); 1]>,
 ) -> Publish {
     Publish {
         timestamp_ms: message.taken_at_ms,
         expires_at_ms: message.expires_at_ms(),
         destinations,
-        parts: [message.address.clone(), message.properties.clone(), message.body.clone()],
+        parts: Parts::Held(message.clone()),
     }
 }
 
 impl Channel {
+    /// A publish with all of its content, in the way of those that the channel remembers: the payloads of
+    /// its method, header and body. False if it is not like one of them, and nothing has happened.
+    pub fn publish_again(
+        &mut self,
+        context: &mut Context<'_>,
+        method: &[u8],
+        header: &[u8],
+        body: &[u8],
+    ) -> bool {
+        const MANDATORY: u8 = 1;
+        if !self.assembly.is_idle() || matches!(self.mode, Mode::Tx(_)) {
+            return false;
+        }
+        // Taken out while the rest of the channel is at work.
+        let Some(roads) = self.roads.take() else { return false };
+        let properties = Header::properties(header);
+        let road = method::publish_parts(method).filter(|(_, flags)| *flags <= MANDATORY);
+        let road = road.and_then(|(address, flags)| {
+            let queues = roads.find(context.vhost.generation(), address)?;
+            Some((address, flags, queues, roads.meaning(properties)?))
+        });
+        let is_known = road.is_some_and(|(address, flags, queues, meaning)| {
+            if body.len() as u64 > context.broker.config.message_bytes_max {
+                return false;
+            }
+            let message = Message {
+                parts: parts::Parts::within(context.whole, address, properties, body),
+                persistent: meaning.persistent,
+                ttl_ms: meaning.ttl_ms,
+                copies: None,
+                stored_by: StoredBy::none(),
+                taken_at_ms: context.now_ms,
+            };
+            self.routed(context, message, flags == MANDATORY, queues);
+            true
+        });
+        self.roads = Some(roads);
+        is_known
+    }
+
     /// A publish with all its content has come.
     pub(super) fn publish(
         &mut self,
@@ -116,7 +170,7 @@ impl Channel {
         if head.immediate {
             return Err(Exception::new(ReplyCode::NotImplemented, "immediate=true"));
         }
-        let Some((exchange, routing_key)) = amqp::method::split_address(&head.address) else {
+        let Some((exchange, routing_key)) = method::split_address(&head.address) else {
             return Err(Exception::new(ReplyCode::InternalError, "an address is not one"));
         };
         // Permissions last as long as the connection, exchanges do not: the route finds out.
@@ -137,20 +191,27 @@ impl Channel {
         let persistent = read.is_persistent();
         let copies = read.headers.map_or(Ok(None), copies)?;
         let rewritten = self.rewrite(&read, copies.is_some())?;
-        let message = Arc::new(Message {
+        let is_plain = copies.is_none() && rewritten.is_none();
+        let properties = rewritten.unwrap_or_else(|| properties.clone());
+        let message = Message {
+            parts: parts::Parts::gathered(&head.address, &properties, body),
             persistent,
             ttl_ms,
             copies,
             stored_by: StoredBy::none(),
             taken_at_ms: context.now_ms,
-            properties: rewritten.unwrap_or_else(|| properties.clone()),
-            address: head.address,
-            body,
-        });
+        };
         let mut matches = std::mem::take(&mut context.batch.matches);
+        let generation = context.vhost.generation();
         let outcome = self.route(context, &message, &mut matches);
         if outcome.is_ok() {
-            self.routed(context, message, head.mandatory, &mut matches);
+            if is_plain && !matches.is_by_headers() && !is_direct_reply(&message) {
+                let roads = self.roads.get_or_insert_default();
+                roads.learn(generation, message.parts.address(), matches.queues());
+                roads.learn_meaning(message.parts.properties(), Meaning { persistent, ttl_ms });
+            }
+            self.routed(context, message, head.mandatory, matches.queues());
+            matches.clear();
         }
         context.batch.matches = matches;
         outcome
@@ -176,12 +237,12 @@ impl Channel {
     fn routed(
         &mut self,
         context: &mut Context<'_>,
-        message: Arc<Message>,
+        message: Message,
         mandatory: bool,
-        matches: &mut Matches<queue::Handle>,
+        queues: &[queue::Handle],
     ) {
         match &mut self.mode {
-            Mode::Tx(tx) => return tx.publish(message, mandatory, matches.drain().collect()),
+            Mode::Tx(tx) => return tx.publish(Arc::new(message), mandatory, queues),
             Mode::Confirm(confirms) => {
                 confirms.published();
                 if context.batch.confirming.last() != Some(&self.number) {
@@ -190,16 +251,15 @@ impl Channel {
             }
             Mode::Plain => {}
         }
-        if matches.is_empty() {
-            let is_answered = is_direct_reply(&message)
-                && context.vhost.requesters().answer(message.routing_key(), &message);
-            if mandatory && !is_answered {
-                self.return_unroutable(context, &message);
-            }
-            return;
+        if !queues.is_empty() {
+            return context.batch.add(message, queues);
         }
-        let places = matches.queues().iter().map(|queue| context.batch.place(queue, &message)).collect();
-        context.batch.messages.push(Routed { message, places });
+        let message = Arc::new(message);
+        let is_answered =
+            is_direct_reply(&message) && context.vhost.requesters().answer(message.routing_key(), &message);
+        if mandatory && !is_answered {
+            self.return_unroutable(context, &message);
+        }
     }
 
     /// The properties as they go on, if they have to change: a direct reply-to gets the name that answers

@@ -59,9 +59,9 @@ impl Transaction {
     }
 
     /// Keeps a publish for the commit.
-    pub fn publish(&mut self, message: Arc<Message>, mandatory: bool, queues: SmallVec<[queue::Handle; 1]>) {
-        self.body_bytes += message.body.len();
-        self.publishes.push(Publish { message, mandatory, queues });
+    pub fn publish(&mut self, message: Arc<Message>, mandatory: bool, queues: &[queue::Handle]) {
+        self.body_bytes += message.parts.body().len();
+        self.publishes.push(Publish { message, mandatory, queues: queues.into() });
     }
 
     /// Keeps a settlement for the commit.

@@ -25,6 +25,7 @@ use crate::delivery::{ConnectionId, ConsumerId, Entry, Resume};
 use crate::memory::Memory;
 use crate::message::Message;
 use crate::outbox::{Event, Outbox};
+use crate::parts::Parts;
 use crate::timers::Timers;
 use state::{Allowance, Effects, State};
 
@@ -156,14 +157,14 @@ impl Handle {
         self.act(|_, _, _| ());
     }
 
-    /// Adds messages and delivers. Returns the number of the first one; the others follow without a
-    /// gap. `None` if the queue is gone.
-    pub fn enqueue(&self, messages: &[Arc<Message>]) -> Option<Seq> {
+    /// Adds all of these messages and delivers. Returns the number of the first one; the others follow
+    /// without a gap. `None` if the queue is gone.
+    pub fn enqueue(&self, messages: &mut Vec<Arc<Message>>) -> Option<Seq> {
         let taken_at_ms = messages.first()?.taken_at_ms;
         self.act_at(taken_at_ms, |state, _| {
             let first = state.reserve(messages.len())?;
-            for (seq, message) in (first.0..).zip(messages) {
-                state.insert(Seq(seq), message.clone());
+            for (seq, message) in (first.0..).zip(messages.drain(..)) {
+                state.insert(Seq(seq), message);
             }
             Some(first)
         })
@@ -325,7 +326,8 @@ impl Handle {
         let mut messages = Vec::with_capacity(page.messages.len());
         for stored in page.messages {
             let [address, properties, body] = stored.parts;
-            match Message::from_parts(address, properties, body, stored.timestamp_ms) {
+            let parts = Parts::gathered(&address, &properties, body);
+            match Message::from_parts(parts, stored.timestamp_ms) {
                 Some(message) => messages.push((stored.seq, Arc::new(message))),
                 None => error!(queue = ?self, seq = stored.seq.0, "a kept message has unreadable properties"),
             }

@@ -418,18 +418,16 @@ impl Line {
 pub(crate) mod tests {
     use super::*;
     use crate::message::{Message, StoredBy};
+    use crate::parts::Parts;
     use bytes::Bytes;
     use proptest::prelude::*;
     use std::sync::Arc;
 
     /// A stored message; `expires_at_ms` is its own time to live, `u64::MAX` for none.
     pub(crate) fn entry(seq: u64, expires_at_ms: u64) -> Entry {
-        let message = Message::from_parts(
-            amqp::method::address("", "q").into(),
-            Bytes::from_static(&[0x10, 0, 2]),
-            Bytes::from(seq.to_string()),
-            0,
-        );
+        let address = amqp::method::address("", "q");
+        let parts = Parts::gathered(&address, &[0x10, 0, 2], Bytes::from(seq.to_string()));
+        let message = Message::from_parts(parts, 0);
         let mut message = message.unwrap();
         message.ttl_ms = (expires_at_ms != u64::MAX).then_some(expires_at_ms);
         message.stored_by = StoredBy::none();

@@ -9,6 +9,7 @@ mod arguments;
 pub mod definitions;
 mod reply_to;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use amqp::Table;
@@ -82,6 +83,7 @@ pub struct Vhost {
     surroundings: Surroundings,
     ids: Arc<QueueIds>,
     requesters: Requesters,
+    generation: AtomicU64,
     // Held for reading while a message is routed, for writing while something is declared or deleted;
     // never across an await. Lock order: vhost, then queue, then outbox.
     topology: RwLock<Topology>,
@@ -96,16 +98,16 @@ struct Topology {
 
 /// Gives every queue of the broker its number.
 #[derive(Debug, Default)]
-pub struct QueueIds(std::sync::atomic::AtomicU64);
+pub struct QueueIds(AtomicU64);
 
 impl QueueIds {
     /// Never gives out this number or a smaller one.
     pub fn reserve(&self, id: QueueId) {
-        self.0.fetch_max(id.0, std::sync::atomic::Ordering::Relaxed);
+        self.0.fetch_max(id.0, Ordering::Relaxed);
     }
 
     fn next(&self) -> QueueId {
-        QueueId(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1)
+        QueueId(self.0.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }
 
@@ -115,7 +117,8 @@ impl Vhost {
         let topology =
             Topology { exchanges: Exchanges::new(), queues: HashMap::new(), owned: HashMap::new() };
         let requesters = Requesters::default();
-        Vhost { name: name.into(), surroundings, ids, requesters, topology: RwLock::new(topology) }
+        let (generation, topology) = (AtomicU64::new(0), RwLock::new(topology));
+        Vhost { name: name.into(), surroundings, ids, requesters, generation, topology }
     }
 
     /// Its name.
@@ -477,16 +480,21 @@ impl Vhost {
     /// Finds the queues that a message reaches, each once, into `matches`. False if the exchange has
     /// vanished since it was checked.
     pub fn route(&self, message: &Message, matches: &mut Matches<queue::Handle>) -> bool {
-        let Some((exchange, routing_key)) = amqp::method::split_address(&message.address) else {
+        let Some((exchange, routing_key)) = amqp::method::split_address(message.parts.address()) else {
             return false;
         };
-        let headers = MessageHeaders { properties: &message.properties };
+        let headers = MessageHeaders { properties: message.parts.properties() };
         let copies: SmallVec<[&[u8]; 4]> = message.copies.iter().flatten().map(|key| &**key).collect();
         let envelope = Envelope { copies: &copies, ..Envelope::new(routing_key.as_bytes(), &headers) };
         self.read().exchanges.route(exchange.as_bytes(), &envelope, matches).is_ok()
     }
 
     // What is kept --------------------------------------------------------------------------------
+
+    /// Changes with everything that may change where a message goes.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
 
     /// All queues.
     pub fn queues(&self) -> Vec<queue::Handle> {
@@ -636,7 +644,10 @@ impl Vhost {
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Topology> {
-        self.topology.write().unwrap_or_else(PoisonError::into_inner)
+        let topology = self.topology.write().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock: who sees the old number has a route of before this change.
+        self.generation.fetch_add(1, Ordering::Release);
+        topology
     }
 }
 

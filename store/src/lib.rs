@@ -47,7 +47,7 @@ mod table;
 
 pub use crate::error::Error;
 pub use crate::intake::{Session, Ticket, Urgency};
-pub use crate::operation::{Operation, Publish, QueueId, Run, Runs, Seq};
+pub use crate::operation::{Held, Operation, Parts, Publish, QueueId, Run, Runs, Seq};
 pub use crate::read::{Page, Stored, Then, Wanted};
 pub use crate::recovery::{Damage, DamageKind, Recovered, RecoveredQueue};
 pub use crate::store::{Options, Store};

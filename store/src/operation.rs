@@ -1,5 +1,7 @@
 //! The operations: the only things that change durable state, and the ids they speak of.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -73,7 +75,52 @@ pub struct Publish {
     /// The queues that receive it, each with the message's number there.
     pub destinations: SmallVec<[(QueueId, Seq); 1]>,
     /// Address, properties and body. Opaque to the store; together less than 1 GiB.
-    pub parts: [Bytes; 3],
+    pub parts: Parts,
+}
+
+/// The three parts of a message, in the memory of whoever has them.
+#[derive(Clone)]
+pub enum Parts {
+    /// Each by itself.
+    Own([Bytes; 3]),
+    /// In something that others hold, too: it is cheap to hold, however many parts it has.
+    Held(Arc<dyn Held>),
+}
+
+/// Something that holds the three parts of a message.
+pub trait Held: Send + Sync {
+    /// The parts; always the same ones.
+    fn parts(&self) -> [&[u8]; 3];
+}
+
+impl Parts {
+    /// The parts.
+    pub fn get(&self) -> [&[u8]; 3] {
+        match self {
+            Parts::Own(parts) => parts.each_ref().map(|part| &part[..]),
+            Parts::Held(held) => held.parts(),
+        }
+    }
+}
+
+impl Default for Parts {
+    fn default() -> Parts {
+        Parts::Own(Default::default())
+    }
+}
+
+impl PartialEq for Parts {
+    fn eq(&self, other: &Parts) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl Eq for Parts {}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Parts").field(&self.get()).finish()
+    }
 }
 
 /// A change of durable state.
@@ -142,7 +189,8 @@ impl Operation {
                 Operation::QueueCreate { .. } | Operation::QueueDelete { .. } => 0,
                 Operation::Delivered { .. } => 0,
                 Operation::Publish(publish) => {
-                    publish.destinations.len() * 16 + publish.parts.iter().map(Bytes::len).sum::<usize>()
+                    publish.destinations.len() * 16
+                        + publish.parts.get().iter().map(|part| part.len()).sum::<usize>()
                 }
                 Operation::Settle { runs, .. } | Operation::Purge { runs, .. } => runs.iter().len() * 16,
                 Operation::Atomic(parts) => parts.iter().map(Operation::weight).sum(),

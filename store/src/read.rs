@@ -16,7 +16,7 @@ use crate::block::count;
 use crate::error::Error;
 use crate::intake::{Hub, Urgency, lock};
 use crate::log::Position;
-use crate::operation::{Operation, Publish, QueueId, Run, Seq};
+use crate::operation::{Operation, Parts, Publish, QueueId, Run, Seq};
 use crate::places::Places;
 use crate::queues::Seen;
 use crate::record::{self, Parsed};
@@ -272,7 +272,8 @@ fn take(queue: QueueId, seqs: &[Seq], operation: Operation, found: &mut Vec<Stor
             let here =
                 publish.destinations.iter().find(|(id, seq)| *id == queue && seqs.binary_search(seq).is_ok());
             let Some((_, seq)) = here.copied() else { return };
-            let Publish { timestamp_ms, parts, .. } = publish;
+            // What was read is in memory of its own.
+            let Publish { timestamp_ms, parts: Parts::Own(parts), .. } = publish else { return };
             found.push(Stored { seq, timestamp_ms, parts });
         }
         Operation::Atomic(parts) => parts.into_iter().for_each(|part| take(queue, seqs, part, found)),

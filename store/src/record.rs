@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crc32c::crc32c_append;
 use smallvec::SmallVec;
 
-use crate::operation::{Operation, Publish, QueueId, RECORD_BYTES_MAX, Run, Runs, Seq};
+use crate::operation::{Operation, Parts, Publish, QueueId, RECORD_BYTES_MAX, Run, Runs, Seq};
 
 /// Bytes of a record before its payload.
 pub(crate) const HEADER_BYTES: usize = 12;
@@ -55,7 +55,14 @@ pub(crate) struct Buffer {
 struct Loan {
     /// The part stands before `bytes[at]`.
     at: usize,
-    part: Bytes,
+    parts: Parts,
+    which: usize,
+}
+
+impl Loan {
+    fn part(&self) -> &[u8] {
+        self.parts.get()[self.which]
+    }
 }
 
 /// Where a record began in a [`Buffer`].
@@ -121,7 +128,7 @@ impl Buffer {
         let mut from = mark.at + HEADER_BYTES;
         for loan in &self.loans[mark.loan..] {
             crc = crc32c_append(crc, &self.bytes[from..loan.at]);
-            crc = crc32c_append(crc, &loan.part);
+            crc = crc32c_append(crc, loan.part());
             from = loan.at;
         }
         crc = crc32c_append(crc, &self.bytes[from..]);
@@ -136,7 +143,7 @@ impl Buffer {
         let mut loaned_bytes = 0;
         for loan in &mut loans {
             loan.at -= mark.at;
-            loaned_bytes += loan.part.len();
+            loaned_bytes += loan.part().len();
         }
         self.loaned_bytes -= loaned_bytes;
         let tail = Buffer { bytes: self.bytes.split_off(mark.at), loans, loaned_bytes };
@@ -151,7 +158,7 @@ impl Buffer {
             if loan.at > from {
                 slices.push(std::io::IoSlice::new(&self.bytes[from..loan.at]));
             }
-            slices.push(std::io::IoSlice::new(&loan.part));
+            slices.push(std::io::IoSlice::new(loan.part()));
             from = loan.at;
         }
         if from < self.bytes.len() {
@@ -194,11 +201,17 @@ impl Buffer {
             self.put_u64(queue.0);
             self.put_u64(seq.0);
         }
-        for part in &publish.parts {
+        let parts = publish.parts.get();
+        for part in parts {
             self.put_varint(part.len() as u64);
         }
-        for part in &publish.parts {
-            self.put_part(part);
+        for (which, part) in parts.into_iter().enumerate() {
+            if part.len() < LOAN_BYTES_MIN {
+                self.bytes.extend_from_slice(part);
+            } else {
+                self.loaned_bytes += part.len();
+                self.loans.push(Loan { at: self.bytes.len(), parts: publish.parts.clone(), which });
+            }
         }
     }
 
@@ -238,15 +251,6 @@ impl Buffer {
                 end = range.last.0;
             }
         }
-    }
-
-    fn put_part(&mut self, part: &Bytes) {
-        if part.len() < LOAN_BYTES_MIN {
-            self.bytes.extend_from_slice(part);
-            return;
-        }
-        self.loaned_bytes += part.len();
-        self.loans.push(Loan { at: self.bytes.len(), part: part.clone() });
     }
 
     fn put_u32(&mut self, value: u32) {
@@ -360,7 +364,7 @@ fn decode_publish(reader: &mut Reader) -> Result<Publish, Malformed> {
     }
     let lens = [reader.varint()?, reader.varint()?, reader.varint()?];
     let parts = [reader.take(lens[0])?, reader.take(lens[1])?, reader.take(lens[2])?];
-    Ok(Publish { timestamp_ms, expires_at_ms, destinations, parts })
+    Ok(Publish { timestamp_ms, expires_at_ms, destinations, parts: Parts::Own(parts) })
 }
 
 fn decode_atomic(reader: &mut Reader) -> Result<Operation, Malformed> {
@@ -511,7 +515,7 @@ pub(crate) mod tests {
                             .into_iter()
                             .map(|(queue, seq)| (QueueId(queue), Seq(seq)))
                             .collect(),
-                        parts
+                        parts: Parts::Own(parts)
                     }
                 )),
         ]

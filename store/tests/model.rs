@@ -52,7 +52,7 @@ impl Model {
                     let Some(queue) = self.queues.get_mut(&queue.0) else { continue };
                     queue.saw(seq.0);
                     if !queue.gone.contains(&seq.0) {
-                        queue.live.entry(seq.0).or_insert_with(|| publish.parts[2].to_vec());
+                        queue.live.entry(seq.0).or_insert_with(|| publish.parts.get()[2].to_vec());
                     }
                 }
             }

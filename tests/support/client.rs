@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use amqp::method::{Cold, FieldTable, basic, channel, confirm, connection, exchange, queue, tx};
 use amqp::{FrameKind, Header, ReplyCode, Table, Value, frame, method};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::events::{Event, Message, Method};
 use super::{PATIENCE, wire};
@@ -293,8 +293,8 @@ impl Client {
         let mut out = BytesMut::new();
         frame::put_method(&mut out, self.channel, &publish.cold());
         frame::put_header(&mut out, self.channel, body.len() as u64, properties);
-        for part in frame::body_parts(&Bytes::copy_from_slice(body), self.frame_max) {
-            frame::put_body(&mut out, self.channel, &part);
+        for part in frame::body_parts(body.len(), self.frame_max) {
+            frame::put_body(&mut out, self.channel, &body[part]);
         }
         out.to_vec()
     }

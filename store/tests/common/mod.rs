@@ -33,7 +33,7 @@ pub fn publish(to: &[(u64, u64)], body: impl Into<Bytes>) -> Operation {
         timestamp_ms: 1,
         expires_at_ms: None,
         destinations: to.iter().map(|(queue, seq)| (QueueId(*queue), Seq(*seq))).collect(),
-        parts: [Bytes::from_static(b"to"), Bytes::from_static(b"properties"), body.into()],
+        parts: Parts::Own([Bytes::from_static(b"to"), Bytes::from_static(b"properties"), body.into()]),
     })
 }
 
