@@ -21,8 +21,11 @@ const WORDS: usize = SLOTS as usize / 64;
 /// A set of slots, one bit each.
 pub(crate) type Bitmap = [u64; WORDS];
 
-/// The places of published messages, by slot: from which place on which segment holds them.
+/// The places of published messages, by slot: from which place on which segment holds the live ones.
 pub(crate) type Segments = SmallVec<[(u16, u64); 2]>;
+
+/// How many bytes of which segments the live messages take.
+pub(crate) type Weights = SmallVec<[(u64, u64); 2]>;
 
 /// Slots with the time at which their messages wish to be gone.
 pub(crate) type Expiring = Vec<(u16, u64)>;
@@ -33,6 +36,8 @@ pub(crate) struct Block {
     settled: Bitmap,
     places: Places,
     expiring: Expiring,
+    /// As of the last checkpoint that wrote this block.
+    weights: Weights,
     live: u16,
     early: u16,
     /// What has changed since the last checkpoint, and what an earlier one has written.
@@ -74,13 +79,32 @@ pub(crate) struct Summary {
     pub(crate) settled: Bitmap,
     pub(crate) segments: Segments,
     pub(crate) expiring: Expiring,
+    pub(crate) weights: Weights,
+}
+
+impl Summary {
+    /// The slots of live messages, each with its place among the published ones.
+    pub(crate) fn live_slots(&self) -> impl Iterator<Item = (u16, usize)> + '_ {
+        live_slots(&self.published, &self.settled)
+    }
+
+    /// Whether these can be the places of the published messages. Those of settled ones do not matter.
+    pub(crate) fn fits(&self, positions: &[Position]) -> bool {
+        let is_there = |(_, at): (u16, usize)| Some(positions[at].segment) == segment_at(&self.segments, at);
+        positions.len() == count(&self.published) && self.live_slots().all(is_there)
+    }
+
+    /// Weighs the live messages, given the places of all published ones.
+    pub(crate) fn weigh(&self, positions: &[Position]) -> Weights {
+        weigh(self.live_slots().map(|(_, at)| positions[at]))
+    }
 }
 
 impl Block {
     /// A cold block, as a checkpoint wrote it.
     pub(crate) fn restore(summary: Summary) -> Block {
-        let Summary { published, settled, segments, expiring } = summary;
-        let mut block = Block { published, settled, expiring, ..Block::default() };
+        let Summary { published, settled, segments, expiring, weights } = summary;
+        let mut block = Block { published, settled, expiring, weights, ..Block::default() };
         if count(&block.published) > 0 {
             block.places = Places::Cold(segments);
         }
@@ -91,8 +115,8 @@ impl Block {
 
     pub(crate) fn summary(&self) -> Summary {
         let expiring = self.expiring.iter().copied().filter(|(slot, _)| self.is_live(*slot)).collect();
-        let (published, settled) = (self.published, self.settled);
-        Summary { published, settled, segments: self.segments(), expiring }
+        let (published, settled, weights) = (self.published, self.settled, self.weights.clone());
+        Summary { published, settled, segments: self.segments(), expiring, weights }
     }
 
     /// Whether the message is new and live from now on. The block must be warm, unless the message is
@@ -115,6 +139,20 @@ impl Block {
         self.live += 1;
         self.expiring.extend(expires_at_ms.map(|at_ms| (slot, at_ms)));
         true
+    }
+
+    /// A live message has been written again and now lies elsewhere. The block must be warm. In which
+    /// segment it lay before; none if it is not live.
+    pub(crate) fn relocate(&mut self, slot: u16, position: Position) -> Option<u64> {
+        if !self.is_live(slot) {
+            return None;
+        }
+        let at = rank(&self.published, slot);
+        let Places::Warm(positions) = &mut self.places else {
+            unreachable!("it is warmed before a message of it moves");
+        };
+        self.dirty = Parts { positions: true, summary: true };
+        Some(std::mem::replace(&mut positions[at], position).segment)
     }
 
     /// Settles the slots from `first` to `last`, also those whose publish has not come. Visits the
@@ -189,6 +227,21 @@ impl Block {
         }
     }
 
+    /// How many bytes of which segments its live messages took when they were last weighed.
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    pub(crate) fn set_weights(&mut self, weights: Weights) {
+        self.weights = weights;
+    }
+
+    /// Weighs the live messages, unless the block is cold.
+    pub(crate) fn weigh(&self) -> Option<Weights> {
+        let positions = self.positions()?;
+        Some(weigh(self.live_slots(0).map(|(_, at)| positions[at])))
+    }
+
     /// Gives up the places. There is nothing to give up, and nothing stored to get back, while no
     /// publish has come.
     pub(crate) fn cool(&mut self) {
@@ -205,10 +258,7 @@ impl Block {
 
     /// The slots of live messages from `first` on, each with its place among the published ones.
     pub(crate) fn live_slots(&self, first: u16) -> impl Iterator<Item = (u16, usize)> + '_ {
-        let published = slots(&self.published).enumerate();
-        published
-            .filter(move |(_, slot)| *slot >= first && !has(&self.settled, *slot))
-            .map(|(at, slot)| (slot, at))
+        live_slots(&self.published, &self.settled).skip_while(move |(slot, _)| *slot < first)
     }
 
     /// Live messages that wish to be gone at some time.
@@ -216,29 +266,41 @@ impl Block {
         self.expiring.iter().copied().filter(|(slot, _)| self.is_live(*slot))
     }
 
-    /// Visits the segment of each live message.
-    pub(crate) fn live_segments(&self, mut visit: impl FnMut(u64)) {
-        self.live_slots(0).for_each(|(slot, _)| visit(self.segment_of(slot)));
+    /// Visits the segments of the live messages, each with how many lie there together.
+    pub(crate) fn live_segments(&self, mut visit: impl FnMut(u64, u64)) {
+        match &self.places {
+            Places::Warm(positions) => {
+                self.live_slots(0).for_each(|(_, at)| visit(positions[at].segment, 1));
+            }
+            Places::Cold(segments) => {
+                let mut live = self.live_slots(0).map(|(_, at)| at).peekable();
+                let ends = segments.iter().skip(1).map(|(from, _)| usize::from(*from)).chain([usize::MAX]);
+                for ((_, segment), end) in segments.iter().zip(ends) {
+                    let together = std::iter::from_fn(|| live.next_if(|at| *at < end)).count();
+                    if together > 0 {
+                        visit(*segment, together as u64);
+                    }
+                }
+            }
+        }
     }
 
-    fn is_live(&self, slot: u16) -> bool {
+    pub(crate) fn is_live(&self, slot: u16) -> bool {
         has(&self.published, slot) && !has(&self.settled, slot)
     }
 
-    fn segment_of(&self, slot: u16) -> u64 {
+    /// In which segment a live message lies.
+    pub(crate) fn segment_of(&self, slot: u16) -> u64 {
         let at = rank(&self.published, slot);
         match &self.places {
             Places::Warm(positions) => positions[at].segment,
-            Places::Cold(segments) => {
-                let behind = segments.partition_point(|(from, _)| usize::from(*from) <= at);
-                segments[behind - 1].1
-            }
+            Places::Cold(segments) => segment_at(segments, at).expect("a live message lies somewhere"),
         }
     }
 
     fn segments(&self) -> Segments {
         match &self.places {
-            Places::Warm(positions) => segments_of(positions),
+            Places::Warm(positions) => segments_of(self.live_slots(0).map(|(_, at)| (at, positions[at]))),
             Places::Cold(segments) => segments.clone(),
         }
     }
@@ -251,15 +313,45 @@ impl Block {
     }
 }
 
-/// Which segments hold these places.
-pub(crate) fn segments_of(positions: &[Position]) -> Segments {
+/// Which segments hold these places. Those before the first one, and between two, may be said to lie
+/// anywhere.
+fn segments_of(live: impl Iterator<Item = (usize, Position)>) -> Segments {
     let mut segments = Segments::new();
-    for (at, position) in positions.iter().enumerate() {
-        if segments.last().is_none_or(|(_, segment)| *segment != position.segment) {
-            segments.push((at as u16, position.segment));
+    for (at, position) in live {
+        match segments.last() {
+            None => segments.push((0, position.segment)),
+            Some((_, segment)) if *segment != position.segment => {
+                segments.push((at as u16, position.segment))
+            }
+            Some(_) => {}
         }
     }
     segments
+}
+
+/// The segment of the message at a place.
+pub(crate) fn segment_at(segments: &Segments, at: usize) -> Option<u64> {
+    let behind = segments.partition_point(|(from, _)| usize::from(*from) <= at);
+    Some(segments.get(behind.checked_sub(1)?)?.1)
+}
+
+fn weigh(live: impl Iterator<Item = Position>) -> Weights {
+    let mut weights = Weights::new();
+    for position in live {
+        match weights.iter_mut().find(|(segment, _)| *segment == position.segment) {
+            Some((_, bytes)) => *bytes += u64::from(position.weight),
+            None => weights.push((position.segment, position.weight.into())),
+        }
+    }
+    weights
+}
+
+fn live_slots<'a>(
+    published: &'a Bitmap,
+    settled: &'a Bitmap,
+) -> impl Iterator<Item = (u16, usize)> + use<'a> {
+    let published = slots(published).enumerate();
+    published.filter(move |(_, slot)| !has(settled, *slot)).map(|(at, slot)| (slot, at))
 }
 
 fn has(bitmap: &Bitmap, slot: u16) -> bool {
@@ -313,7 +405,7 @@ mod tests {
     use super::*;
 
     fn at(segment: u64) -> Position {
-        Position { segment, offset: 7, len: 10 }
+        Position { segment, offset: 7, len: 10, weight: 10 }
     }
 
     fn settle(block: &mut Block, first: u16, last: u16) -> Vec<u64> {

@@ -8,28 +8,34 @@
 //! ```
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex};
 
+use crate::block::Weights;
 use crate::definitions::Backup;
 use crate::error::Error;
 use crate::fault::Fault;
-use crate::keys::{Key, Meta, checked};
+use crate::intake::lock;
+use crate::keys::{self, Key, Meta, checked};
 use crate::log::Log;
+use crate::operation::QueueId;
+use crate::places::Places;
 use crate::pool::Pool;
-use crate::queues::Change;
+use crate::queues::Changes;
 use crate::schema::FORMAT;
 use crate::state::State;
 use crate::table::Table;
 
 /// All that one checkpoint writes: the state exactly as it is at one point of the log.
 pub(crate) struct Snapshot {
-    changes: Vec<Change>,
+    changes: Changes,
     backup: Option<Vec<u8>>,
     dead: Vec<u64>,
+    /// How many dead segments are kept for a new life.
+    spares_max: usize,
 }
+
+/// What cold blocks weigh, found out by a checkpoint for the next one.
+pub(crate) type Weighed = Arc<Mutex<Vec<(QueueId, u64, Weights)>>>;
 
 impl Snapshot {
     /// Takes what has changed. All that is in the log must be synced and applied.
@@ -44,14 +50,14 @@ impl Snapshot {
 
         let mut changes = state.queues.take_changes();
         for (name, value) in state.definitions.take_dirty() {
-            changes.push((Key::Definition(name).encode(), value.map(checked)));
+            changes.rows.push((Key::Definition(name).encode(), value.map(checked)));
         }
         let (queues, blocks) = state.queues.stored();
         let definitions = state.definitions.iter().len() as u64;
         let meta = Meta { schema: FORMAT, position, definitions, queues, blocks };
-        changes.push((Key::Meta.encode(), Some(meta.encode())));
+        changes.rows.push((Key::Meta.encode(), Some(meta.encode())));
         let dead = log.take_dead(position, |segment| state.queues.live_in(segment) == 0);
-        Snapshot { changes, backup, dead }
+        Snapshot { changes, backup, dead, spares_max: log.take_demand() }
     }
 }
 
@@ -59,74 +65,43 @@ impl Snapshot {
 pub(crate) struct Checkpointer {
     pub(crate) dir: PathBuf,
     pub(crate) table: Arc<Table>,
+    pub(crate) places: Places,
+    pub(crate) weighed: Weighed,
     pub(crate) pool: Arc<Pool>,
     pub(crate) fault: Fault,
 }
 
 impl Checkpointer {
-    pub(crate) fn write(&self, snapshot: Snapshot) -> Result<(), Error> {
+    pub(crate) fn write(&self, mut snapshot: Snapshot) -> Result<(), Error> {
         if let Some(backup) = &snapshot.backup {
             self.step("checkpoint.backup")?;
             Backup::write(&self.dir, backup)?;
         }
         self.step("checkpoint.batch")?;
-        self.table.apply(snapshot.changes)?;
+        self.weigh(&mut snapshot.changes);
+        self.table.apply(snapshot.changes.rows)?;
         self.step("checkpoint.flush")?;
         self.table.flush()?;
         self.step("checkpoint.sync")?;
         self.table.sync()?;
         self.step("checkpoint.reclaim")?;
-        self.pool.reclaim(&snapshot.dead)?;
+        self.pool.reclaim(&snapshot.dead, snapshot.spares_max)?;
         self.step("checkpoint.done")
+    }
+
+    /// Adds the rows of cold blocks.
+    fn weigh(&self, changes: &mut Changes) {
+        let mut weighed = Vec::new();
+        for (queue, index, mut summary) in changes.cold.drain(..) {
+            summary.weights = summary.weigh(&self.places.of_block(queue, index, &summary));
+            let row = (Key::Summary(queue, index).encode(), Some(keys::encode_summary(&summary)));
+            changes.rows.push(row);
+            weighed.push((queue, index, summary.weights));
+        }
+        lock(&self.weighed).extend(weighed);
     }
 
     fn step(&self, name: &'static str) -> Result<(), Error> {
         self.fault.at(name).map_err(Error::io(&self.dir))
-    }
-}
-
-/// The thread that writes snapshots while the log goes on.
-pub(crate) struct Worker {
-    jobs: mpsc::Sender<Snapshot>,
-    is_busy: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-impl Worker {
-    /// `on_error` is called at most once; after it no snapshot is written.
-    pub(crate) fn start(
-        checkpointer: Checkpointer,
-        on_error: impl FnOnce(Error) + Send + 'static,
-    ) -> std::io::Result<Worker> {
-        // Holds at most one job: the next one is taken only when the worker is idle.
-        let (jobs, inbox) = mpsc::channel();
-        let is_busy = Arc::new(AtomicBool::new(false));
-        let busy = Arc::clone(&is_busy);
-        let thread = thread::Builder::new().name("store-checkpoint".into()).spawn(move || {
-            for snapshot in inbox {
-                if let Err(error) = checkpointer.write(snapshot) {
-                    on_error(error);
-                    return;
-                }
-                busy.store(false, Ordering::Release);
-            }
-        })?;
-        Ok(Worker { jobs, is_busy, thread })
-    }
-
-    pub(crate) fn is_busy(&self) -> bool {
-        self.is_busy.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn write(&self, snapshot: Snapshot) {
-        self.is_busy.store(true, Ordering::Release);
-        // It is gone only after an error, which has been told already.
-        let _ = self.jobs.send(snapshot);
-    }
-
-    /// Waits until all is written.
-    pub(crate) fn finish(self) {
-        drop(self.jobs);
-        let _ = self.thread.join();
     }
 }

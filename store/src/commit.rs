@@ -1,15 +1,18 @@
 //! The one writer thread: gather, encode, write, sync, tell, apply. Nobody else changes the state.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::checkpoint::{Checkpointer, Snapshot, Worker};
+use crate::checkpoint::{Checkpointer, Snapshot, Weighed};
 use crate::error::Error;
 use crate::intake::{Gathered, Group, Hub, lock};
 use crate::log::{Log, Position};
 use crate::operation::{Operation, QueueId, Run};
+use crate::rewrite;
 use crate::state::State;
+use crate::worker::Worker;
 
 /// Buffers keep room for this many operations between groups.
 const KEEP_OPERATIONS: usize = 16 << 10;
@@ -29,6 +32,15 @@ pub(crate) struct Commit {
     pub(crate) positions: Vec<Position>,
     /// Settlements of the group that have not been encoded yet.
     pub(crate) settlements: Vec<(QueueId, Run)>,
+    /// What the last checkpoint has found out.
+    pub(crate) weighed: Weighed,
+    pub(crate) rewriter: Worker<Vec<u64>>,
+    /// Segments before this one were complete at the checkpoint before, and have been weighed by it.
+    pub(crate) weighed_before: u64,
+    /// Those that have been given to the rewriter. One that still has live messages then is damaged.
+    pub(crate) rewritten: BTreeSet<u64>,
+    /// The last checkpoint may have left something to weigh or to rewrite.
+    pub(crate) is_settling: bool,
 }
 
 impl Commit {
@@ -50,15 +62,20 @@ impl Commit {
 
     fn work(&mut self, checkpointer: Checkpointer) -> Result<(), Error> {
         let hub = Arc::clone(&self.hub);
-        let worker = Worker::start(checkpointer, move |error| hub.poison(&error));
-        let worker = worker.map_err(Error::io("a thread for checkpoints".as_ref()))?;
+        let write = move |snapshot| {
+            let written = checkpointer.write(snapshot);
+            written.map_err(|error| hub.poison(&error)).is_ok()
+        };
+        let (worker, thread) = Worker::start("store-checkpoint", write)?;
         let result = self.serve(&worker);
         self.log.finish();
-        worker.finish();
+        drop(worker);
+        // It has told why, if it did not end well.
+        let _ = thread.join();
         result
     }
 
-    fn serve(&mut self, worker: &Worker) -> Result<(), Error> {
+    fn serve(&mut self, worker: &Worker<Snapshot>) -> Result<(), Error> {
         let mut group = Group::default();
         let mut checkpoint_at = None;
         loop {
@@ -83,7 +100,7 @@ impl Commit {
         }
         // IMPORTANT: only after the sync, or a crash makes the ticket a lie.
         self.hub.confirm(group);
-        self.log.prepare();
+        self.log.prepare()?;
 
         let mut state = lock(&self.state);
         for (operation, position) in group.operations.iter().zip(&self.positions) {
@@ -130,20 +147,45 @@ impl Commit {
     }
 
     /// When the next checkpoint is due; none when there is nothing to write.
-    fn checkpoint_if_due(&mut self, due: Option<Instant>, worker: &Worker) -> Option<Instant> {
-        if !lock(&self.state).is_dirty() && !self.checkpoint_wanted {
+    fn checkpoint_if_due(&mut self, due: Option<Instant>, worker: &Worker<Snapshot>) -> Option<Instant> {
+        let is_wanted = self.checkpoint_wanted || self.log.has_much_to_spare();
+        let is_wanted = is_wanted || lock(&self.state).is_dirty();
+        if !is_wanted && !self.is_settling {
             return None;
         }
         let now = Instant::now();
         let Some(at) = due else { return Some(now + self.checkpoint_interval) };
-        if now < at {
+        // A start reads no more than about two segments, and what died young goes young.
+        if now < at && self.log.begun() < 2 {
             return due;
         }
         if worker.is_busy() {
             return Some(now + self.checkpoint_interval);
         }
-        worker.write(self.snapshot());
-        None
+        if is_wanted {
+            worker.give(self.snapshot());
+        }
+        self.is_settling = self.rewrite_sparse() || is_wanted;
+        self.is_settling.then_some(now + self.checkpoint_interval)
+    }
+
+    /// Has sparse segments rewritten, some at a time. Young ones are left alone: most of their messages
+    /// are about to go. Whether there is any being rewritten.
+    fn rewrite_sparse(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.weighed_before, self.log.position().segment);
+        if self.rewriter.is_busy() {
+            return true;
+        }
+        lock(&self.state).queues.set_weights(std::mem::take(&mut lock(&self.weighed)));
+        let files: BTreeMap<u64, u64> = self.log.files().filter(|(id, _)| *id < before).collect();
+        self.rewritten.retain(|id| files.contains_key(id));
+        let mut chosen = rewrite::sparse(&files, lock(&self.state).queues.weights());
+        chosen.retain(|id| self.rewritten.insert(*id));
+        if chosen.is_empty() {
+            return false;
+        }
+        self.rewriter.give(chosen);
+        true
     }
 
     fn snapshot(&mut self) -> Snapshot {
@@ -154,11 +196,11 @@ impl Commit {
     }
 
     /// Leaves the log sealed and wholly contained in the state database.
-    fn close(&mut self, worker: &Worker) -> Result<(), Error> {
+    fn close(&mut self, worker: &Worker<Snapshot>) -> Result<(), Error> {
         if lock(&self.state).is_dirty() || self.checkpoint_wanted {
             let snapshot = self.snapshot();
-            worker.write(snapshot);
+            worker.give(snapshot);
         }
-        self.log.seal()
+        self.log.end()
     }
 }

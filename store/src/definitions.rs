@@ -155,7 +155,7 @@ mod tests {
         let mut definitions = Definitions::default();
         definitions.define(b"queue/jobs", b"durable");
         definitions.define(b"user/guest", b"");
-        let position = Position { segment: 4, offset: 77, len: 0 };
+        let position = Position { segment: 4, offset: 77, ..Position::default() };
         let queues = [(QueueId(1), 10), (QueueId(2), 0)];
 
         let bytes = Backup::encode(position, queues.into_iter(), definitions.iter());

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
@@ -196,6 +197,24 @@ impl Hub {
         let ticket = intake.take_in(operations);
         self.appended(intake, urgency);
         ticket
+    }
+
+    /// Blocks the calling thread until the operations are on disk.
+    pub(crate) fn append_and_wait(self: &Arc<Hub>, operations: Vec<Operation>) -> Result<(), Error> {
+        let caller = thread::current();
+        let mut session = Session::new(self, Arc::new(move || caller.unpark()));
+        let ticket = session.append(operations, Urgency::Sync);
+        loop {
+            // In this order: the writer tells what is durable before it says that it has ended.
+            let ended = self.ended();
+            if session.durable() >= ticket {
+                return Ok(());
+            }
+            if let Some(error) = ended {
+                return Err(error);
+            }
+            thread::park();
+        }
     }
 
     /// The last ticket that is on disk.

@@ -7,13 +7,17 @@
 //! 'm'                       meta        schema u32 | segment u64 | offset u32 | definitions u64 | queues u64 | blocks u64
 //! 'd' key                   definition  value
 //! 'q' queue u64             queue       next_seq u64 | delivered_below u64
-//! 'b' queue u64 block u64   positions   segments | { offset u32 | len u32 } ...
-//! 's' queue u64 block u64   summary     published [u64; 16] | settled [u64; 16] | segments | n u16 { slot u16 | expires_at_ms u64 } ...
+//! 'b' queue u64 block u64   positions   segments | weighs u8 | { offset u32 | len u32 | weight u32, if weighs is 1 } ...
+//! 's' queue u64 block u64   summary     published [u64; 16] | settled [u64; 16] | segments | weights
+//!                                       | n u16 { slot u16 | expires_at_ms u64 } ...
 //!
 //! segments                  n u16 { from place u16 | segment u64 } ...
+//! weights                   n u16 { segment u64 | bytes u64 } ...
+//!
+//! `weighs` is 0 when each record has one message for one queue: its weight is its length then.
 //! ```
 
-use crate::block::{Bitmap, Expiring, Segments, Summary, count};
+use crate::block::{Bitmap, Expiring, Segments, Summary, Weights, segment_at};
 use crate::log::Position;
 use crate::operation::QueueId;
 
@@ -24,6 +28,7 @@ pub(crate) const POSITIONS: u8 = b'b';
 pub(crate) const SUMMARY: u8 = b's';
 
 const PLACE_BYTES: usize = 8;
+const WEIGHED_PLACE_BYTES: usize = 12;
 
 /// A key, taken apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -110,7 +115,7 @@ impl Meta {
             position: Position {
                 segment: u64::from_le_bytes(take(&mut value)?),
                 offset: u32::from_le_bytes(take(&mut value)?),
-                len: 0,
+                ..Position::default()
             },
             definitions: u64::from_le_bytes(take(&mut value)?),
             queues: u64::from_le_bytes(take(&mut value)?),
@@ -148,9 +153,14 @@ impl QueueRow {
 pub(crate) fn encode_positions(positions: &[Position], segments: &Segments) -> Vec<u8> {
     let mut value = Vec::with_capacity(2 + segments.len() * 10 + positions.len() * PLACE_BYTES + 4);
     put_segments(&mut value, segments);
+    let weighs = positions.iter().any(|position| position.weight != position.len);
+    value.push(weighs.into());
     for position in positions {
         value.extend_from_slice(&position.offset.to_le_bytes());
         value.extend_from_slice(&position.len.to_le_bytes());
+        if weighs {
+            value.extend_from_slice(&position.weight.to_le_bytes());
+        }
     }
     checked(value)
 }
@@ -158,15 +168,19 @@ pub(crate) fn encode_positions(positions: &[Position], segments: &Segments) -> V
 pub(crate) fn decode_positions(value: &[u8]) -> Option<Vec<Position>> {
     let mut value = unchecked(value)?;
     let segments = take_segments(&mut value)?;
-    if value.len() % PLACE_BYTES != 0 {
+    let [weighs] = take(&mut value)?;
+    let bytes = if weighs == 0 { PLACE_BYTES } else { WEIGHED_PLACE_BYTES };
+    if value.len() % bytes != 0 {
         return None;
     }
-    let mut positions = Vec::with_capacity(value.len() / PLACE_BYTES);
-    for (at, mut place) in value.chunks_exact(PLACE_BYTES).enumerate() {
-        let behind = segments.partition_point(|(from, _)| usize::from(*from) <= at);
-        let (_, segment) = *segments.get(behind.checked_sub(1)?)?;
+    let mut positions = Vec::with_capacity(value.len() / bytes);
+    for (at, mut place) in value.chunks_exact(bytes).enumerate() {
+        // Without any segment all are settled, and it does not matter where they lay.
+        let segment = segment_at(&segments, at).unwrap_or_default();
         let offset = u32::from_le_bytes(take(&mut place)?);
-        positions.push(Position { segment, offset, len: u32::from_le_bytes(take(&mut place)?) });
+        let len = u32::from_le_bytes(take(&mut place)?);
+        let weight = if weighs == 0 { len } else { u32::from_le_bytes(take(&mut place)?) };
+        positions.push(Position { segment, offset, len, weight });
     }
     Some(positions)
 }
@@ -177,6 +191,11 @@ pub(crate) fn encode_summary(summary: &Summary) -> Vec<u8> {
         value.extend_from_slice(&word.to_le_bytes());
     }
     put_segments(&mut value, &summary.segments);
+    value.extend_from_slice(&(summary.weights.len() as u16).to_le_bytes());
+    for (segment, bytes) in &summary.weights {
+        value.extend_from_slice(&segment.to_le_bytes());
+        value.extend_from_slice(&bytes.to_le_bytes());
+    }
     value.extend_from_slice(&(summary.expiring.len() as u16).to_le_bytes());
     for (slot, at_ms) in &summary.expiring {
         value.extend_from_slice(&slot.to_le_bytes());
@@ -190,14 +209,23 @@ pub(crate) fn decode_summary(value: &[u8]) -> Option<Summary> {
     let published = take_bitmap(&mut value)?;
     let settled = take_bitmap(&mut value)?;
     let segments = take_segments(&mut value)?;
+    let mut weights = Weights::new();
+    for _ in 0..u16::from_le_bytes(take(&mut value)?) {
+        let segment = u64::from_le_bytes(take(&mut value)?);
+        weights.push((segment, u64::from_le_bytes(take(&mut value)?)));
+    }
     let mut expiring = Expiring::new();
     for _ in 0..u16::from_le_bytes(take(&mut value)?) {
         let slot = u16::from_le_bytes(take(&mut value)?);
         expiring.push((slot, u64::from_le_bytes(take(&mut value)?)));
     }
-    // Every published message must be covered by a segment.
-    let is_covered = count(&published) == 0 || segments.first().is_some_and(|(from, _)| *from == 0);
-    (value.is_empty() && is_covered).then_some(Summary { published, settled, segments, expiring })
+    let summary = Summary { published, settled, segments, expiring, weights };
+    // Every live message must be covered by a segment.
+    let is_covered = match summary.segments.first() {
+        Some((from, _)) => *from == 0,
+        None => summary.live_slots().next().is_none(),
+    };
+    (value.is_empty() && is_covered).then_some(summary)
 }
 
 fn take_bitmap(value: &mut &[u8]) -> Option<Bitmap> {
@@ -274,11 +302,13 @@ mod tests {
         fn values_read_back_and_a_flipped_bit_is_noticed(
             segment: u64, offset: u32, next_seq: u64, slot in 0u16..1024, bit in 0usize..160
         ) {
-            let position = Position { segment, offset, len: 0 };
-            let meta = Meta { schema: 1, position, definitions: 2, queues: 3, blocks: 4 };
+            let position = Position { segment, offset, len: 7, weight: if slot < 9 { 7 } else { 3 } };
+            let place = Position { segment, offset, ..Position::default() };
+            let meta = Meta { schema: 1, position: place, definitions: 2, queues: 3, blocks: 4 };
             let row = QueueRow { next_seq, delivered_below: 5 };
             let mut block = Block::default();
             block.publish(slot, position, Some(9));
+            block.set_weights(block.weigh().unwrap());
             let summary = block.summary();
 
             prop_assert_eq!(Meta::decode(&meta.encode()), Some(meta));

@@ -1,6 +1,6 @@
 //! The commit log as its one writer sees it: append, sync, roll to the next segment.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ pub(crate) use crate::segment::sync_directory;
 /// Encoded bytes are handed to the operating system in pieces of about this size: they are still
 /// in the processor's cache then.
 const WRITE_BYTES: usize = 512 << 10;
+/// Dead segments kept for a new life in the busiest of times; more are removed.
+const SPARES_MAX: usize = 4;
 
 /// Where a record lies. Ordered as the log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -25,6 +27,17 @@ pub(crate) struct Position {
     pub(crate) offset: u32,
     /// Bytes of the record, its header included.
     pub(crate) len: u32,
+    /// The share of these bytes that one message in one queue has, where the position is a message's:
+    /// a record may hold several, for several queues.
+    pub(crate) weight: u32,
+}
+
+impl Position {
+    /// This place, with the share of its bytes that each message of the record has.
+    pub(crate) fn weighed(self, record: &Operation) -> Position {
+        let weight = self.len / (record.messages().max(1) as u32);
+        Position { weight: weight.max(1), ..self }
+    }
 }
 
 pub(crate) struct Log {
@@ -33,12 +46,16 @@ pub(crate) struct Log {
     fault: Fault,
     pool: Arc<Pool>,
     preparation: Option<Preparation>,
-    /// All segments there are, the current one included.
-    segments: BTreeSet<u64>,
+    /// All segments that are complete, with the bytes of their files.
+    segments: BTreeMap<u64, u64>,
+    /// How many segments were begun since [`Log::take_demand`].
+    begun: usize,
 
     segment: u64,
     seed: u32,
     file: File,
+    /// The file grows with each write, which makes a sync several times as expensive.
+    is_growing: bool,
     /// Where the next record goes; what is in `buffer` is counted.
     end: u64,
     buffer: Buffer,
@@ -52,14 +69,12 @@ impl Log {
         pool: Arc<Pool>,
         dir: &Path,
         segment: u64,
-        existing: BTreeSet<u64>,
+        segments: BTreeMap<u64, u64>,
         segment_bytes: u64,
         fault: Fault,
     ) -> Result<Log, Error> {
         let file = segment::create(dir, segment)?;
         sync_directory(dir)?;
-        let mut segments = existing;
-        segments.insert(segment);
         Ok(Log {
             dir: dir.to_owned(),
             segment_bytes,
@@ -67,9 +82,11 @@ impl Log {
             pool,
             preparation: None,
             segments,
+            begun: 0,
             segment,
             seed: record::seed(segment),
             file,
+            is_growing: true,
             end: segment::HEADER_BYTES as u64,
             buffer: Buffer::default(),
             is_unsynced: false,
@@ -78,7 +95,7 @@ impl Log {
 
     /// The point behind the last record.
     pub(crate) fn position(&self) -> Position {
-        Position { segment: self.segment, offset: self.end as u32, len: 0 }
+        Position { segment: self.segment, offset: self.end as u32, ..Position::default() }
     }
 
     /// Encodes an operation behind the others. Durable only after [`Log::sync`].
@@ -105,7 +122,7 @@ impl Log {
             mark = moved;
         }
         self.buffer.finish(mark, self.seed);
-        let position = Position { segment: self.segment, offset: self.end as u32, len: len as u32 };
+        let position = Position { len: len as u32, ..self.position() };
         self.end += len as u64;
         if self.buffer.len() >= WRITE_BYTES {
             self.write()?;
@@ -141,9 +158,12 @@ impl Log {
     }
 
     fn roll(&mut self) -> Result<(), Error> {
+        self.step("log.roll")?;
         self.seal()?;
         let id = self.segment + 1;
         let prepared = self.preparation.as_ref().and_then(Preparation::claim);
+        let file_bytes = if self.is_growing { self.end } else { self.end.max(self.segment_bytes) };
+        self.is_growing = prepared.is_none();
         self.file = match prepared {
             Some(file) => file,
             None => {
@@ -157,32 +177,72 @@ impl Log {
                 create(self)?
             }
         };
-        self.segments.insert(id);
+        self.segments.insert(self.segment, file_bytes);
+        self.begun += 1;
         self.segment = id;
         self.seed = record::seed(id);
         self.end = segment::HEADER_BYTES as u64;
-        Ok(())
+        self.step("log.rolled")
+    }
+
+    fn step(&self, name: &'static str) -> Result<(), Error> {
+        self.fault.at(name).map_err(Error::io(&segment::path(&self.dir, self.segment)))
     }
 
     /// Marks the current segment complete, and syncs it.
-    pub(crate) fn seal(&mut self) -> Result<(), Error> {
+    fn seal(&mut self) -> Result<(), Error> {
         let mark = self.buffer.begin_seal();
+        self.end += self.buffer.len_since(mark) as u64;
         self.buffer.finish(mark, self.seed);
         self.sync()
     }
 
-    /// Has the next segment made ready if this one is over half full.
-    pub(crate) fn prepare(&mut self) {
+    /// Seals the last segment of a run, and gives back what it has not used.
+    pub(crate) fn end(&mut self) -> Result<(), Error> {
+        self.seal()?;
+        self.file.set_len(self.end).map_err(Error::io(&segment::path(&self.dir, self.segment)))
+    }
+
+    /// Has the next segment made ready if this one is over half full, and leaves one that grows as soon
+    /// as the next one is ready. All that was appended must be synced.
+    pub(crate) fn prepare(&mut self) -> Result<(), Error> {
         if self.preparation.as_ref().is_some_and(Preparation::is_over) {
             self.preparation = None;
         }
-        if self.preparation.is_some() || self.end <= self.segment_bytes / 2 {
-            return;
+        if let Some(preparation) = &self.preparation {
+            let is_better = self.is_growing && preparation.is_ready();
+            return if is_better { self.roll() } else { Ok(()) };
         }
-        match Preparation::start(&self.pool, self.segment + 1) {
-            Ok(preparation) => self.preparation = Some(preparation),
-            Err(error) => tracing::warn!(%error, "no thread to prepare a segment"),
+        let is_due = self.is_growing || self.end > self.segment_bytes / 2;
+        if is_due && !self.pool.has_failed_lately() {
+            match Preparation::start(&self.pool, self.segment + 1) {
+                Ok(preparation) => self.preparation = Some(preparation),
+                Err(error) => tracing::warn!(%error, "no thread to prepare a segment"),
+            }
         }
+        Ok(())
+    }
+
+    /// How many dead segments are worth keeping: as many as were begun since the last call. One that is
+    /// ready or being made ready is enough for a log at rest.
+    pub(crate) fn take_demand(&mut self) -> usize {
+        let at_rest = usize::from(self.preparation.is_none());
+        std::mem::take(&mut self.begun).clamp(at_rest, SPARES_MAX)
+    }
+
+    /// Whether a checkpoint would give back segments that are kept for nothing.
+    pub(crate) fn has_much_to_spare(&self) -> bool {
+        self.begun == 0 && self.pool.spares() > usize::from(self.preparation.is_none())
+    }
+
+    /// How many segments were begun since [`Log::take_demand`].
+    pub(crate) fn begun(&self) -> usize {
+        self.begun
+    }
+
+    /// The segments that are complete, with the bytes of their files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.segments.iter().map(|(id, bytes)| (*id, *bytes))
     }
 
     /// Waits for the thread that prepares a segment.
@@ -195,7 +255,7 @@ impl Log {
     /// Takes the segments before `position` of which `is_dead` holds off the list.
     pub(crate) fn take_dead(&mut self, position: Position, mut is_dead: impl FnMut(u64) -> bool) -> Vec<u64> {
         let dead: Vec<u64> =
-            self.segments.range(..position.segment).copied().filter(|id| is_dead(*id)).collect();
+            self.segments.range(..position.segment).map(|(id, _)| *id).filter(|id| is_dead(*id)).collect();
         for id in &dead {
             self.segments.remove(id);
         }

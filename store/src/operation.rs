@@ -150,6 +150,9 @@ pub enum Operation {
     },
     /// Stores a message.
     Publish(Publish),
+    /// Messages that are stored already are stored again, here, for those of the queues that still have
+    /// them. The store writes these itself, to free what holds little else.
+    Relocate(Publish),
     /// These messages are gone from this queue. It may arrive before their `Publish` when another
     /// session sends it: the message is then dead on arrival.
     Settle {
@@ -188,13 +191,22 @@ impl Operation {
                 Operation::Undefine { key } => key.len(),
                 Operation::QueueCreate { .. } | Operation::QueueDelete { .. } => 0,
                 Operation::Delivered { .. } => 0,
-                Operation::Publish(publish) => {
+                Operation::Publish(publish) | Operation::Relocate(publish) => {
                     publish.destinations.len() * 16
                         + publish.parts.get().iter().map(|part| part.len()).sum::<usize>()
                 }
                 Operation::Settle { runs, .. } | Operation::Purge { runs, .. } => runs.iter().len() * 16,
                 Operation::Atomic(parts) => parts.iter().map(Operation::weight).sum(),
             }
+    }
+
+    /// How many messages it stores, counted once for each queue.
+    pub(crate) fn messages(&self) -> usize {
+        match self {
+            Operation::Publish(publish) | Operation::Relocate(publish) => publish.destinations.len(),
+            Operation::Atomic(parts) => parts.iter().map(Operation::messages).sum(),
+            _ => 0,
+        }
     }
 
     pub(crate) fn holds_nested_atomic(&self) -> bool {

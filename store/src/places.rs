@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::block::{Summary, count, segments_of, slots};
+use crate::block::{Summary, segment_at, slots};
 use crate::keys::{self, Key};
 use crate::log::Position;
 use crate::operation::{Operation, QueueId, Seq};
@@ -13,6 +13,7 @@ use crate::queues::seq_of;
 use crate::record;
 use crate::segment::{self, Found, Head};
 use crate::table::Table;
+use crate::walk::Walk;
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -31,10 +32,9 @@ impl Places {
     pub(crate) fn of_block(&self, queue: QueueId, index: u64, summary: &Summary) -> Vec<Position> {
         let kept = self.table.get(&Key::Positions(queue, index).encode());
         let positions = kept.as_deref().and_then(keys::decode_positions);
-        let fits = |positions: &Vec<Position>| {
-            positions.len() == count(&summary.published) && segments_of(positions) == summary.segments
-        };
-        positions.filter(fits).unwrap_or_else(|| self.search(queue, index, summary))
+        positions
+            .filter(|positions| summary.fits(positions))
+            .unwrap_or_else(|| self.search(queue, index, summary))
     }
 
     /// The slow way, for a state database that has lost something.
@@ -48,34 +48,34 @@ impl Places {
         for (_, segment) in &summary.segments {
             self.search_segment(queue, *segment, &mut found);
         }
-        let mut behind = summary.segments.iter().peekable();
-        let mut segment = 0;
         let place = |(at, slot): (usize, u16)| {
-            if let Some((_, next)) = behind.next_if(|(from, _)| usize::from(*from) <= at) {
-                segment = *next;
-            }
-            let lost = Position { segment, offset: 0, len: 0 };
+            let segment = segment_at(&summary.segments, at).unwrap_or_default();
+            let lost = Position { segment, ..Position::default() };
             found.get(&seq_of(index, slot)).copied().filter(|there| there.segment == segment).unwrap_or(lost)
         };
         slots(&summary.published).enumerate().map(place).collect()
     }
 
     fn search_segment(&self, queue: QueueId, segment: u64, found: &mut HashMap<Seq, Position>) {
-        let Ok(bytes) = segment::read(&segment::path(&self.log_dir, segment)) else { return };
-        let is_recycled = matches!(segment::read_head(segment, &bytes), Head::Good { recycled: true, .. });
-        segment::scan(segment, &bytes, segment::HEADER_BYTES, is_recycled, &mut |here| {
+        let Ok(mut walk) = Walk::begin(&segment::path(&self.log_dir, segment), segment) else { return };
+        let is_recycled = matches!(walk.head(), Ok(Head::Good { recycled: true, .. }));
+        let from = walk.at();
+        // Whoever reads what is not found here reports it.
+        let _ = segment::scan_file(&mut walk, segment, from, is_recycled, &mut |here| {
             let Found::Record { offset, kind, payload } = here else { return };
             let len = (record::HEADER_BYTES + payload.len()) as u32;
-            let position = Position { segment, offset: offset as u32, len };
+            let position = Position { segment, offset: offset as u32, len, weight: 0 };
             // What makes no sense holds no message.
-            let _ = record::decode(kind, payload, &mut |operation| note(queue, position, &operation, found));
+            let _ = record::decode(kind, payload, &mut |operation| {
+                note(queue, position.weighed(&operation), &operation, found);
+            });
         });
     }
 }
 
 fn note(queue: QueueId, position: Position, operation: &Operation, found: &mut HashMap<Seq, Position>) {
     match operation {
-        Operation::Publish(publish) => {
+        Operation::Publish(publish) | Operation::Relocate(publish) => {
             let here = publish.destinations.iter().filter(|(id, _)| *id == queue);
             found.extend(here.map(|(_, seq)| (*seq, position)));
         }

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::intake::lock;
 use crate::segment::{self, sync_directory};
 
-/// Dead segments kept for a new life; more are removed.
-const SPARES_MAX: usize = 2;
+/// How long no segment is made ready after that has failed, most likely because the disk is full.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Zeros are written and synced in pieces of this size, so that the syncs of the log in between
 /// do not wait for all of them.
 const FILL_BYTES: usize = 4 << 20;
@@ -27,6 +28,7 @@ pub(crate) struct Pool {
     /// Names of spares are never used twice: one may be on its way to a new life while the next one
     /// is set aside.
     next_spare: AtomicU64,
+    failed_at: Mutex<Option<Instant>>,
 }
 
 impl Pool {
@@ -35,16 +37,14 @@ impl Pool {
         for path in segment::list(dir, "tmp")? {
             fs::remove_file(&path).map_err(Error::io(&path))?;
         }
-        let mut spares = segment::list(dir, "spare")?;
-        for path in spares.drain(spares.len().min(SPARES_MAX)..) {
-            fs::remove_file(&path).map_err(Error::io(&path))?;
-        }
+        let spares = segment::list(dir, "spare")?;
         let used = spares.iter().filter_map(|path| segment::id_of(path)).max();
         Ok(Pool {
             dir: dir.to_owned(),
             segment_bytes,
             spares: Mutex::new(spares),
             next_spare: AtomicU64::new(used.map_or(0, |used| used + 1)),
+            failed_at: Mutex::new(None),
         })
     }
 
@@ -57,13 +57,28 @@ impl Pool {
         Ok(())
     }
 
-    /// Takes dead segments out of the log. Their records can not come back: the checkpoint that
+    /// How many files wait for a new life.
+    pub(crate) fn spares(&self) -> usize {
+        lock(&self.spares).len()
+    }
+
+    pub(crate) fn has_failed_lately(&self) -> bool {
+        lock(&self.failed_at).is_some_and(|at| at.elapsed() < PAUSE)
+    }
+
+    /// Takes dead segments out of the log, and keeps at most `spares_max` of them. Their records can not come back: the checkpoint that
     /// no longer needs them is durable, and the checksums are seeded with the segment's id.
-    pub(crate) fn reclaim(&self, ids: &[u64]) -> Result<(), Error> {
+    pub(crate) fn reclaim(&self, ids: &[u64], spares_max: usize) -> Result<(), Error> {
         let mut renamed = false;
         for id in ids {
-            renamed |= self.reclaim_one(*id)?;
+            renamed |= self.reclaim_one(*id, spares_max)?;
         }
+        let mut spares = lock(&self.spares);
+        let kept = spares.len().min(spares_max);
+        for path in spares.drain(kept..) {
+            fs::remove_file(&path).map_err(Error::io(&path))?;
+        }
+        drop(spares);
         if renamed {
             // Before a spare is written over, its old name must be gone for good.
             sync_directory(&self.dir)?;
@@ -71,7 +86,7 @@ impl Pool {
         Ok(())
     }
 
-    fn reclaim_one(&self, id: u64) -> Result<bool, Error> {
+    fn reclaim_one(&self, id: u64, spares_max: usize) -> Result<bool, Error> {
         let path = segment::path(&self.dir, id);
         let len = match fs::metadata(&path) {
             Ok(metadata) => metadata.len(),
@@ -79,7 +94,7 @@ impl Pool {
             Err(error) => return Err(Error::io(&path)(error)),
         };
         let fits = len >= self.segment_bytes / 2 && len <= self.segment_bytes;
-        if lock(&self.spares).len() >= SPARES_MAX || !fits {
+        if self.spares() >= spares_max || !fits {
             fs::remove_file(&path).map_err(Error::io(&path))?;
             return Ok(false);
         }
@@ -124,6 +139,11 @@ impl Preparation {
         }
     }
 
+    /// Whether [`Preparation::claim`] would get the file now.
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(*lock(&self.claim), Claim::Ready(_))
+    }
+
     /// Whether it is claimed and its thread has ended: the next one may start.
     pub(crate) fn is_over(&self) -> bool {
         self.thread.is_finished() && matches!(*lock(&self.claim), Claim::Taken)
@@ -146,6 +166,8 @@ fn prepare(pool: &Pool, id: u64, claim: &Mutex<Claim>) {
     if let Err(error) = prepare_file(pool, id, claim) {
         // Not fatal: the writer makes its own segment, and fails there if it must.
         tracing::warn!(segment = id, %error, "segment not prepared");
+        *lock(&pool.failed_at) = Some(Instant::now());
+        *lock(claim) = Claim::Taken;
     }
 }
 
@@ -218,13 +240,13 @@ mod tests {
             fs::write(segment::path(dir.path(), id), &old).unwrap();
         }
 
-        pool.reclaim(&[1, 2, 3, 9]).unwrap();
+        pool.reclaim(&[1, 2, 3, 9], 2).unwrap();
         assert!(prepared(&pool, 5).is_some());
 
         let names = |extension| segment::list(dir.path(), extension).unwrap();
         let ids: Vec<_> = names("seg").iter().filter_map(|path| segment::id_of(path)).collect();
         assert_eq!((ids, names("spare").len()), (vec![4, 5], 1));
-        let bytes = segment::read(&segment::path(dir.path(), 5)).unwrap();
+        let bytes = fs::read(segment::path(dir.path(), 5)).unwrap();
         assert_eq!(bytes[..32], segment::head(5, true));
         assert_eq!(bytes[32..], old[32..]);
     }
@@ -236,7 +258,7 @@ mod tests {
 
         assert!(prepared(&pool, 1).is_some());
 
-        let bytes = segment::read(&segment::path(dir.path(), 1)).unwrap();
+        let bytes = fs::read(segment::path(dir.path(), 1)).unwrap();
         assert_eq!((bytes.len() as u64, &bytes[..32]), (SEGMENT_BYTES, &segment::head(1, false)[..]));
         assert!(bytes[32..].iter().all(|byte| *byte == 0));
     }

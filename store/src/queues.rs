@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::block::{Block, Parts, SLOTS, Summary};
+use crate::block::{Block, Parts, SLOTS, Summary, Weights};
 use crate::keys::{self, Key, QueueRow};
 use crate::log::Position;
 use crate::operation::{QueueId, Run, Seq};
@@ -20,6 +20,14 @@ pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
 /// Looks up the place of each published message of a cold block, in order.
 pub(crate) type Recall = Arc<dyn Fn(QueueId, u64, &Summary) -> Vec<Position> + Send + Sync>;
 
+/// What the next checkpoint writes.
+pub(crate) struct Changes {
+    /// In this order.
+    pub(crate) rows: Vec<Change>,
+    /// Cold blocks: they have to be weighed first, which takes a look at the state database.
+    pub(crate) cold: Vec<(QueueId, u64, Summary)>,
+}
+
 /// The live messages of one block, in order.
 pub(crate) enum Seen {
     /// And where they lie.
@@ -33,6 +41,10 @@ pub(crate) struct Queues {
     queues: HashMap<QueueId, Queue>,
     /// Live messages per segment, once for each queue that holds them.
     live: BTreeMap<u64, u64>,
+    /// How many bytes of which segments live messages take, as of the last checkpoint.
+    weights: BTreeMap<u64, u64>,
+    /// The past is not fully known: a message that moves may not have been seen before.
+    is_rebuilding: bool,
     dirty: Dirty,
     /// Blocks whose places the last checkpoint has written: they cool down at the next one, when those
     /// are sure to be in the state database.
@@ -99,8 +111,9 @@ impl Queues {
             self.stored_queues -= 1;
         }
         for (index, block) in &queue.blocks {
-            block.live_segments(|segment| release(&mut self.live, segment));
+            block.live_segments(|segment, count| release(&mut self.live, segment, count));
             self.stored_blocks -= u64::from(block.stored.any());
+            lift(&mut self.weights, block.weights());
             self.dirty.forget(id, *index, block);
         }
     }
@@ -114,12 +127,8 @@ impl Queues {
         if block.is_published(slot) {
             return;
         }
-        if block.positions().is_none()
-            && let Some(recall) = &self.recall
-        {
-            // It comes late, or a start applies the log's tail.
-            block.warm(recall(id, index, &block.summary()));
-        }
+        // It comes late, or a start applies the log's tail.
+        warm(block, id, index, self.recall.as_ref());
         self.dirty.touch(id, index, block, self.round, |block| {
             if block.publish(slot, position, expires_at_ms) {
                 *self.live.entry(position.segment).or_default() += 1;
@@ -136,6 +145,29 @@ impl Queues {
         }
     }
 
+    /// A message lies elsewhere from now on, if it is still there.
+    pub(crate) fn relocate(&mut self, id: QueueId, seq: Seq, position: Position, expires_at_ms: Option<u64>) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let (index, slot) = place(seq);
+        let block = queue.blocks.get_mut(&index).filter(|block| block.is_published(slot));
+        let Some(block) = block else {
+            if self.is_rebuilding {
+                self.publish(id, seq, position, expires_at_ms);
+            }
+            return;
+        };
+        if !block.is_live(slot) {
+            return;
+        }
+        warm(block, id, index, self.recall.as_ref());
+        self.dirty.touch(id, index, block, self.round, |block| {
+            if let Some(segment) = block.relocate(slot, position) {
+                release(&mut self.live, segment, 1);
+                *self.live.entry(position.segment).or_default() += 1;
+            }
+        });
+    }
+
     pub(crate) fn settle(&mut self, id: QueueId, run: Run) {
         let Some(queue) = self.queues.get_mut(&id) else { return };
         queue.saw(id, run.last, &mut self.dirty);
@@ -145,7 +177,7 @@ impl Queues {
             let was_early = block.early();
             let live = &mut self.live;
             self.dirty.touch(id, index, block, self.round, |block| {
-                block.settle(first, last, |segment| release(live, segment));
+                block.settle(first, last, |segment| release(live, segment, 1));
             });
             if was_early == 0 && block.early() > 0 {
                 self.early.push((id, index));
@@ -167,7 +199,7 @@ impl Queues {
             let (first, last) = within(run, index);
             let live = &mut self.live;
             self.dirty.touch(id, index, block, self.round, |block| {
-                block.purge(first, last, |segment| release(live, segment));
+                block.purge(first, last, |segment| release(live, segment, 1));
             });
             if block.is_spent() {
                 self.retire(id, index);
@@ -199,6 +231,7 @@ impl Queues {
         let Some(queue) = self.queues.get_mut(&id) else { return };
         if let Some(block) = queue.blocks.remove(&index) {
             self.stored_blocks -= u64::from(block.stored.any());
+            lift(&mut self.weights, block.weights());
             self.dirty.forget(id, index, &block);
         }
     }
@@ -211,6 +244,18 @@ impl Queues {
     /// The segments with live messages, each with their number.
     pub(crate) fn live_segments(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.live.iter().map(|(segment, count)| (*segment, *count))
+    }
+
+    /// How many bytes live messages take in each segment, as of the last checkpoint.
+    pub(crate) fn weights(&self) -> &BTreeMap<u64, u64> {
+        &self.weights
+    }
+
+    /// Whether a message is live and lies in this segment.
+    pub(crate) fn is_live_in(&self, id: QueueId, seq: Seq, segment: u64) -> bool {
+        let (index, slot) = place(seq);
+        let block = self.queues.get(&id).and_then(|queue| queue.blocks.get(&index));
+        block.is_some_and(|block| block.is_live(slot) && block.segment_of(slot) == segment)
     }
 
     /// Live messages of the first block that has any in this run.
@@ -259,6 +304,11 @@ impl Queues {
         }
     }
 
+    /// Begins or ends to take messages that move for new ones.
+    pub(crate) fn set_rebuilding(&mut self, is_rebuilding: bool) {
+        self.is_rebuilding = is_rebuilding;
+    }
+
     /// Leaves a gap that no earlier number can reach, for a queue whose past is not fully known.
     pub(crate) fn skip_seqs(&mut self, count: u64) {
         for (id, queue) in &mut self.queues {
@@ -275,8 +325,8 @@ impl Queues {
         }
     }
 
-    /// The rows that changed since the last call; to be written in this order.
-    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
+    /// What changed since the last call.
+    pub(crate) fn take_changes(&mut self) -> Changes {
         self.round += 1;
         self.expire_early();
         self.cool_down();
@@ -284,6 +334,7 @@ impl Queues {
         // Removals first: a block may have been removed and begun anew.
         let mut spent = Vec::new();
         let mut changes = Vec::new();
+        let mut cold = Vec::new();
         for (id, index) in dirty_blocks {
             let Some(queue) = self.queues.get_mut(&id) else { continue };
             let Some(block) = queue.blocks.get_mut(&index) else { continue };
@@ -292,6 +343,10 @@ impl Queues {
                 continue;
             }
             self.stored_blocks += u64::from(!block.stored.any());
+            let weights = block.weigh();
+            if let Some(weights) = &weights {
+                weigh_anew(&mut self.weights, block, weights.clone());
+            }
             let summary = block.summary();
             if block.dirty.positions
                 && let Some(positions) = block.positions()
@@ -300,7 +355,12 @@ impl Queues {
                 changes.push((key, Some(keys::encode_positions(positions, &summary.segments))));
                 self.cooling.push((id, index));
             }
-            changes.push((Key::Summary(id, index).encode(), Some(keys::encode_summary(&summary))));
+            match weights {
+                Some(_) => {
+                    changes.push((Key::Summary(id, index).encode(), Some(keys::encode_summary(&summary))));
+                }
+                None => cold.push((id, index, summary)),
+            }
             block.stored = Parts { positions: true, summary: true };
             block.dirty = Parts::default();
         }
@@ -317,7 +377,19 @@ impl Queues {
         }
         let gone = std::mem::take(&mut self.dirty.gone).into_iter().map(|key| (key, None));
         self.dirty.membership = false;
-        gone.chain(changes).collect()
+        Changes { rows: gone.chain(changes).collect(), cold }
+    }
+
+    /// What a checkpoint has found out about cold blocks. Those that have changed since are weighed
+    /// again by the next one.
+    pub(crate) fn set_weights(&mut self, weighed: Vec<(QueueId, u64, Weights)>) {
+        for (id, index, weights) in weighed {
+            let Some(queue) = self.queues.get_mut(&id) else { continue };
+            let Some(block) = queue.blocks.get_mut(&index) else { continue };
+            if block.positions().is_none() {
+                weigh_anew(&mut self.weights, block, weights);
+            }
+        }
     }
 
     /// What the checkpoint before has written is in the state database by now.
@@ -371,7 +443,10 @@ impl Queues {
         let Some(queue) = self.queues.get_mut(&id) else { return false };
         let block = Block::restore(summary);
         let live = &mut self.live;
-        block.live_segments(|segment| *live.entry(segment).or_default() += 1);
+        block.live_segments(|segment, count| *live.entry(segment).or_default() += count);
+        for (segment, bytes) in block.weights() {
+            *self.weights.entry(*segment).or_default() += bytes;
+        }
         if block.early() > 0 {
             self.early.push((id, index));
         }
@@ -469,10 +544,39 @@ fn pieces(run: Run) -> impl Iterator<Item = (u64, u16, u16)> {
     })
 }
 
-fn release(live: &mut BTreeMap<u64, u64>, segment: u64) {
-    if let Some(count) = live.get_mut(&segment) {
-        *count -= 1;
-        if *count == 0 {
+/// Gets the places of a block back if it has given them up.
+fn warm(block: &mut Block, id: QueueId, index: u64, recall: Option<&Recall>) {
+    if block.positions().is_none()
+        && let Some(recall) = recall
+    {
+        block.warm(recall(id, index, &block.summary()));
+    }
+}
+
+fn weigh_anew(total: &mut BTreeMap<u64, u64>, block: &mut Block, weights: Weights) {
+    lift(total, block.weights());
+    for (segment, bytes) in &weights {
+        *total.entry(*segment).or_default() += bytes;
+    }
+    block.set_weights(weights);
+}
+
+/// Takes the weight of a block off the total.
+fn lift(total: &mut BTreeMap<u64, u64>, weights: &Weights) {
+    for (segment, bytes) in weights {
+        if let Some(sum) = total.get_mut(segment) {
+            *sum -= bytes;
+            if *sum == 0 {
+                total.remove(segment);
+            }
+        }
+    }
+}
+
+fn release(live: &mut BTreeMap<u64, u64>, segment: u64, count: u64) {
+    if let Some(left) = live.get_mut(&segment) {
+        *left -= count;
+        if *left == 0 {
             live.remove(&segment);
         }
     }

@@ -12,7 +12,6 @@ use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 
-use crate::block::count;
 use crate::error::Error;
 use crate::intake::{Hub, Urgency, lock};
 use crate::log::Position;
@@ -124,8 +123,35 @@ impl Reader {
         let is_full = bytes >= bytes_max;
         let through = found.last().map(|(seq, _)| *seq).filter(|_| is_full);
         let mut page = Page { through: through.unwrap_or(wanted.run.last), ..Page::default() };
-        self.read(wanted.queue, &found, &mut page);
+        let mut missed = self.read(wanted.queue, &found, &mut page);
+        let mut lost = BTreeMap::new();
+        while !missed.is_empty() {
+            let moved = self.moved(wanted.queue, missed, &mut lost);
+            missed = self.read(wanted.queue, &moved, &mut page);
+        }
+        page.messages.sort_unstable_by_key(|message| message.seq);
+        page.lost = self.report(wanted.queue, lost);
         page
+    }
+
+    /// Of messages that were not where they should be: where they lie now, if they have been moved in the
+    /// meantime. Those that have been settled are not missed.
+    fn moved(
+        &mut self,
+        queue: QueueId,
+        missed: Vec<(Seq, Position)>,
+        lost: &mut BTreeMap<Position, Vec<Seq>>,
+    ) -> Vec<(Seq, Position)> {
+        let mut moved = Vec::new();
+        for (seq, before) in missed {
+            let now = self.look(queue, Run { first: seq, last: seq });
+            match now.as_deref() {
+                Some([(_, now)]) if *now != before => moved.push((seq, *now)),
+                Some(_) => lost.entry(before).or_default().push(seq),
+                None => {}
+            }
+        }
+        moved
     }
 
     fn look(&mut self, queue: QueueId, run: Run) -> Option<Vec<(Seq, Position)>> {
@@ -135,9 +161,8 @@ impl Reader {
             Seen::Cold { index, summary, live } => (index, summary, live),
         };
         let key = (queue, index);
-        // A late publish may have changed a block that was cold before.
-        let published = count(&summary.published);
-        let is_same = |kept: &Recalled| kept.key == key && kept.positions.len() == published;
+        // It may have been warm in between, and have new messages or old ones in new places.
+        let is_same = |kept: &Recalled| kept.key == key && summary.fits(&kept.positions);
         let kept = self.blocks.iter().position(is_same);
         let positions = match kept {
             Some(at) => self.blocks.remove(at).positions,
@@ -148,12 +173,12 @@ impl Reader {
         Some(live.into_iter().map(|(seq, at)| (seq, positions[at])).collect())
     }
 
-    /// Reads the records in the order of the log, and sorts the messages by number.
-    fn read(&mut self, queue: QueueId, found: &[(Seq, Position)], page: &mut Page) {
+    /// Reads the records in the order of the log. Returns the messages that were not there.
+    fn read(&mut self, queue: QueueId, found: &[(Seq, Position)], page: &mut Page) -> Vec<(Seq, Position)> {
         let mut wanted: Vec<(Position, Seq)> =
             found.iter().map(|(seq, position)| (*position, *seq)).collect();
         wanted.sort_unstable();
-        let mut lost: BTreeMap<Position, Vec<(QueueId, Seq)>> = BTreeMap::new();
+        let mut missing = Vec::new();
         let mut rest = wanted.as_slice();
         while !rest.is_empty() {
             let (together, behind) = rest.split_at(neighbours(rest));
@@ -173,13 +198,12 @@ impl Reader {
                 if page.messages.len() - before < seqs.len() {
                     let read: Vec<Seq> = page.messages[before..].iter().map(|message| message.seq).collect();
                     let missed = seqs.into_iter().filter(|seq| !read.contains(seq));
-                    lost.entry(position).or_default().extend(missed.map(|seq| (queue, seq)));
+                    missing.extend(missed.map(|seq| (seq, position)));
                 }
             }
             rest = behind;
         }
-        page.messages.sort_unstable_by_key(|message| message.seq);
-        page.lost = self.report(lost);
+        missing
     }
 
     /// As much of the range as there is.
@@ -209,22 +233,13 @@ impl Reader {
         self.files.first().map(|(_, file)| file)
     }
 
-    /// Names the messages whose records cannot be read, and settles them. Those that were settled in the
-    /// meantime are not missed.
-    fn report(&self, lost: BTreeMap<Position, Vec<(QueueId, Seq)>>) -> Vec<Damage> {
+    /// Names the messages whose records cannot be read, and settles them.
+    fn report(&self, queue: QueueId, lost: BTreeMap<Position, Vec<Seq>>) -> Vec<Damage> {
         let mut damages = Vec::new();
-        for (position, mut messages) in lost {
-            messages.retain(|(queue, seq)| {
-                lock(&self.state).queues.look(*queue, Run { first: *seq, last: *seq }).is_some()
-            });
-            if messages.is_empty() {
-                continue;
-            }
-            let settle = |(queue, seq): &(QueueId, Seq)| Operation::Settle {
-                queue: *queue,
-                runs: [*seq].into_iter().collect(),
-            };
-            self.hub.append(messages.iter().map(settle).collect(), Urgency::Lazy);
+        for (position, seqs) in lost {
+            let messages = seqs.iter().map(|seq| (queue, *seq)).collect();
+            let settle = Operation::Settle { queue, runs: seqs.into_iter().collect() };
+            self.hub.append(vec![settle], Urgency::Lazy);
             let damage = Damage {
                 kind: DamageKind::Message,
                 segment: position.segment,
@@ -268,7 +283,7 @@ fn messages(queue: QueueId, seqs: &[Seq], segment: u64, record: &Bytes, found: &
 
 fn take(queue: QueueId, seqs: &[Seq], operation: Operation, found: &mut Vec<Stored>) {
     match operation {
-        Operation::Publish(publish) => {
+        Operation::Publish(publish) | Operation::Relocate(publish) => {
             let here =
                 publish.destinations.iter().find(|(id, seq)| *id == queue && seqs.binary_search(seq).is_ok());
             let Some((_, seq)) = here.copied() else { return };

@@ -34,6 +34,7 @@ const ATOMIC: u8 = 8;
 /// The last record of a segment that is complete: what follows is of no meaning.
 pub(crate) const SEAL: u8 = 9;
 const PURGE: u8 = 10;
+const RELOCATE: u8 = 11;
 
 /// The payload does not say what its kind promises, although its checksum is right.
 #[derive(Debug, PartialEq, Eq)]
@@ -178,7 +179,7 @@ impl Buffer {
             Operation::QueueCreate { queue } | Operation::QueueDelete { queue } => {
                 self.put_u64(queue.0);
             }
-            Operation::Publish(publish) => self.put_publish(publish),
+            Operation::Publish(publish) | Operation::Relocate(publish) => self.put_publish(publish),
             Operation::Settle { queue, runs } | Operation::Purge { queue, runs } => {
                 let mut sorted: SmallVec<[(QueueId, Run); 4]> =
                     runs.iter().map(|run| (*queue, run)).collect();
@@ -277,6 +278,7 @@ fn kind(operation: &Operation) -> u8 {
         Operation::QueueCreate { .. } => QUEUE_CREATE,
         Operation::QueueDelete { .. } => QUEUE_DELETE,
         Operation::Publish(_) => PUBLISH,
+        Operation::Relocate(_) => RELOCATE,
         Operation::Settle { .. } => SETTLE,
         Operation::Purge { .. } => PURGE,
         Operation::Delivered { .. } => DELIVERED,
@@ -299,8 +301,8 @@ fn header(len: u32, crc: u32, kind: u8, seed: u32) -> [u8; HEADER_BYTES] {
 pub(crate) enum Parsed {
     /// A record of `kind`, whose payload is the `len` bytes after the header.
     Whole { kind: u8, len: usize },
-    /// A header of this segment, but the record is cut short or changed.
-    Broken,
+    /// A header of this segment, but the record, which takes this many bytes, is cut short or changed.
+    Broken { needed: usize },
     /// No header of this segment.
     Nothing,
 }
@@ -308,6 +310,10 @@ pub(crate) enum Parsed {
 /// Looks at the start of `bytes`. Checks the checksum of the whole record.
 pub(crate) fn parse(bytes: &[u8], seed: u32) -> Parsed {
     let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Parsed::Nothing };
+    // Most of what is no header is found out by a look at the kind.
+    if !(DEFINE..=RELOCATE).contains(&header[8]) {
+        return Parsed::Nothing;
+    }
     let check = crc32c_append(seed, &header[..9]).to_le_bytes();
     if header[9..] != check[..3] {
         return Parsed::Nothing;
@@ -315,10 +321,12 @@ pub(crate) fn parse(bytes: &[u8], seed: u32) -> Parsed {
 
     let [l0, l1, l2, l3, c0, c1, c2, c3, kind, ..] = *header;
     let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-    let Some(payload) = bytes[HEADER_BYTES..].get(..len) else { return Parsed::Broken };
+    let Some(payload) = bytes[HEADER_BYTES..].get(..len) else {
+        return Parsed::Broken { needed: HEADER_BYTES + len };
+    };
     let crc = crc32c_append(crc32c_append(seed, &[kind]), payload);
     if crc != u32::from_le_bytes([c0, c1, c2, c3]) {
-        return Parsed::Broken;
+        return Parsed::Broken { needed: HEADER_BYTES + len };
     }
     Parsed::Whole { kind, len }
 }
@@ -346,6 +354,7 @@ fn decode_plain(kind: u8, reader: &mut Reader) -> Result<Operation, Malformed> {
         QUEUE_CREATE => Operation::QueueCreate { queue: QueueId(reader.u64()?) },
         QUEUE_DELETE => Operation::QueueDelete { queue: QueueId(reader.u64()?) },
         PUBLISH => Operation::Publish(decode_publish(reader)?),
+        RELOCATE => Operation::Relocate(decode_publish(reader)?),
         DELIVERED => Operation::Delivered { queue: QueueId(reader.u64()?), through: Seq(reader.u64()?) },
         _ => return Err(Malformed),
     })

@@ -2,15 +2,13 @@
 //!
 //! Damage never prevents a start. What is lost is named, and all around it is kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-
-use crate::checkpoint::{Checkpointer, Snapshot};
+use crate::checkpoint::{Checkpointer, Snapshot, Weighed};
 use crate::definitions::Backup;
 use crate::error::Error;
 use crate::fault::Fault;
@@ -24,6 +22,7 @@ use crate::schema::{self, FORMAT};
 use crate::segment::{self, End, Found, Head};
 use crate::state::State;
 use crate::table::{Row, Table};
+use crate::walk::Walk;
 
 /// What is left free in each queue's numbers when its past is not fully known: a settlement in an
 /// old segment must never meet a new message of the same number.
@@ -132,6 +131,7 @@ pub(crate) fn recover(dir: &Path, segment_bytes: u64, fault: Fault) -> Result<St
     let mut damage = Vec::new();
     let (base, table) = base(dir, &segments, backup, &mut damage)?;
     let Base { mut state, position, definitions_at, is_rebuild } = base;
+    state.queues.set_rebuilding(is_rebuild);
     let table = Arc::new(table);
     let places = Places::new(Arc::clone(&table), &log_dir);
     let recall = places.clone();
@@ -141,6 +141,7 @@ pub(crate) fn recover(dir: &Path, segment_bytes: u64, fault: Fault) -> Result<St
     let is_sealed = replay.run(&log_dir, segments.range(position.segment..), position)?;
     let is_clean = replay.records == 0 && is_sealed;
     state.queues.forget_early();
+    state.queues.set_rebuilding(false);
     if is_rebuild {
         state.queues.all_delivered();
         state.queues.skip_seqs(REBUILD_GAP);
@@ -156,8 +157,10 @@ pub(crate) fn recover(dir: &Path, segment_bytes: u64, fault: Fault) -> Result<St
     let used = segments.last().copied().unwrap_or(0);
     let used = used.max(position.segment).max(definitions_at.segment);
     let checkpoint_wanted = !segments.is_empty();
-    let mut log = Log::start(Arc::clone(&pool), &log_dir, used + 1, segments, segment_bytes, fault.clone())?;
-    let checkpointer = Checkpointer { dir: dir.to_owned(), table, pool, fault };
+    let files = file_bytes(&log_dir, &segments)?;
+    let mut log = Log::start(Arc::clone(&pool), &log_dir, used + 1, files, segment_bytes, fault.clone())?;
+    let (dir, weighed) = (dir.to_owned(), Weighed::default());
+    let checkpointer = Checkpointer { dir, table, places: places.clone(), weighed, pool, fault };
     if is_rebuild {
         // The gap in the numbers must be known before anything is built on it.
         checkpointer.write(Snapshot::take(&mut state, &mut log, true))?;
@@ -170,6 +173,14 @@ pub(crate) fn recover(dir: &Path, segment_bytes: u64, fault: Fault) -> Result<St
     let clean = is_clean && damage.is_empty();
     let recovered = Recovered { definitions, queues, damage, clean };
     Ok(Start { state, log, checkpointer, places, log_dir, recovered, checkpoint_wanted, backup_wanted })
+}
+
+fn file_bytes(log_dir: &Path, segments: &BTreeSet<u64>) -> Result<BTreeMap<u64, u64>, Error> {
+    let file_bytes = |id: &u64| {
+        let path = segment::path(log_dir, *id);
+        Ok((*id, fs::metadata(&path).map_err(Error::io(&path))?.len()))
+    };
+    segments.iter().map(file_bytes).collect()
 }
 
 fn queues(state: &State) -> Vec<RecoveredQueue> {
@@ -363,16 +374,15 @@ impl Replay<'_> {
         let mut tail: Option<Damage> = None;
         for id in ids {
             let path = segment::path(log_dir, *id);
-            let bytes = segment::read(&path)?;
-            let is_recycled = self.check_head(&path, *id, &bytes)?;
+            let mut walk = Walk::begin(&path, *id)?;
+            let is_recycled = self.check_head(&path, *id, walk.head()?)?;
             let from = match *id == start.segment {
-                true => start.offset as usize,
-                false => segment::HEADER_BYTES,
+                true => u64::from(start.offset),
+                false => walk.at(),
             };
             let before = self.records;
-            let end = segment::scan(*id, &bytes, from, is_recycled, &mut |found| {
-                self.found(*id, found);
-            });
+            let visit = &mut |found| self.found(*id, found);
+            let end = segment::scan_file(&mut walk, *id, from, is_recycled, visit)?;
             if self.records > before
                 && let Some(hole) = tail.take()
             {
@@ -392,8 +402,8 @@ impl Replay<'_> {
         Ok(open.is_empty())
     }
 
-    fn check_head(&mut self, path: &Path, id: u64, bytes: &Bytes) -> Result<bool, Error> {
-        match segment::read_head(id, bytes) {
+    fn check_head(&mut self, path: &Path, id: u64, head: Head) -> Result<bool, Error> {
+        match head {
             Head::Good { format, recycled } => {
                 schema::require(path, format)?;
                 Ok(recycled)
@@ -419,7 +429,7 @@ impl Replay<'_> {
         };
         self.records += 1;
         let len = record::HEADER_BYTES + payload.len();
-        let position = Position { segment: id, offset: offset as u32, len: len as u32 };
+        let position = Position { segment: id, offset: offset as u32, len: len as u32, weight: 0 };
         let decoded = record::decode(kind, payload, &mut |operation| self.apply(position, &operation));
         if decoded.is_err() {
             let mut damage = unreadable(DamageKind::Hole, id, offset, len);
@@ -442,6 +452,7 @@ impl Replay<'_> {
                 parts.iter().for_each(|part| self.apply(position, part));
             }
             Operation::Publish(_)
+            | Operation::Relocate(_)
             | Operation::Settle { .. }
             | Operation::Purge { .. }
             | Operation::Delivered { .. } => {

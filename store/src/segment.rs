@@ -9,7 +9,7 @@
 //! ```
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::keys::take;
 use crate::record::{self, Buffer, Parsed};
 use crate::schema::FORMAT;
+use crate::walk::{Step, Walk};
 
 const MAGIC: [u8; 8] = *b"GRNSEGM\0";
 /// Bytes before the first record.
@@ -83,15 +84,6 @@ pub(crate) fn create(dir: &Path, id: u64) -> Result<File, Error> {
     Ok(file)
 }
 
-/// The whole file.
-pub(crate) fn read(path: &Path) -> Result<Bytes, Error> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    let len = file.metadata().map_err(Error::io(path))?.len();
-    let mut bytes = Vec::with_capacity(len as usize);
-    file.read_to_end(&mut bytes).map_err(Error::io(path))?;
-    Ok(Bytes::from(bytes))
-}
-
 /// Ends a segment that a crash left open, so that what stands behind its last good record is
 /// never looked at again.
 pub(crate) fn seal(path: &Path, id: u64, at: usize) -> Result<(), Error> {
@@ -109,6 +101,7 @@ pub(crate) fn seal(path: &Path, id: u64, at: usize) -> Result<(), Error> {
         file.write_all_at(&slice, at).map_err(Error::io(path))?;
         at += slice.len() as u64;
     }
+    file.set_len(at).map_err(Error::io(path))?;
     file.sync_all().map_err(Error::io(path))
 }
 
@@ -130,14 +123,37 @@ pub(crate) enum End {
     Open { at: usize, torn: usize },
 }
 
-/// Reads all records from the byte `from` on.
-pub(crate) fn scan(
+/// Reads all records of a file from the byte `from` on.
+pub(crate) fn scan_file(
+    walk: &mut Walk,
     id: u64,
-    bytes: &Bytes,
-    from: usize,
+    from: u64,
     recycled: bool,
     visit: &mut impl FnMut(Found),
-) -> End {
+) -> Result<End, Error> {
+    walk.go_to(from);
+    while let Step::Record { offset, kind, payload } = walk.step()? {
+        visit(Found::Record { offset: offset as usize, kind, payload });
+    }
+    let at = walk.at() as usize;
+    if walk.is_zero_from_here()? {
+        return Ok(End::Open { at, torn: 0 });
+    }
+    let rest = walk.rest()?;
+    let end = scan(id, &rest, 0, recycled, &mut |found| {
+        visit(match found {
+            Found::Record { offset, kind, payload } => Found::Record { offset: at + offset, kind, payload },
+            Found::Hole { offset, bytes } => Found::Hole { offset: at + offset, bytes },
+        });
+    });
+    Ok(match end {
+        End::Sealed { at: sealed } => End::Sealed { at: at + sealed },
+        End::Open { at: open, torn } => End::Open { at: at + open, torn },
+    })
+}
+
+/// Reads all records from the byte `from` on.
+fn scan(id: u64, bytes: &Bytes, from: usize, recycled: bool, visit: &mut impl FnMut(Found)) -> End {
     let seed = record::seed(id);
     let mut at = from;
     loop {
@@ -310,7 +326,7 @@ mod tests {
 
         seal(&path, ID, HEADER_BYTES + 2 * 20).unwrap();
 
-        let (ids, _, end) = scanned(&read(&path).unwrap(), false);
+        let (ids, _, end) = scanned(&fs::read(&path).unwrap(), false);
         assert_eq!((ids, end), (vec![0, 1], End::Sealed { at: HEADER_BYTES + 2 * 20 }));
         assert_eq!(id_of(&path), Some(ID));
     }

@@ -15,6 +15,10 @@ impl State {
     /// Applies an operation whose record lies at `position`. Deterministic: the commit thread calls
     /// it after the sync, recovery calls it with what it reads, and both must end the same.
     pub(crate) fn apply(&mut self, position: Position, operation: &Operation) {
+        self.apply_part(position.weighed(operation), operation);
+    }
+
+    fn apply_part(&mut self, position: Position, operation: &Operation) {
         match operation {
             Operation::Define { key, value } => self.definitions.define(key, value),
             Operation::Undefine { key } => self.definitions.undefine(key),
@@ -23,6 +27,11 @@ impl State {
             Operation::Publish(publish) => {
                 for (queue, seq) in &publish.destinations {
                     self.queues.publish(*queue, *seq, position, publish.expires_at_ms);
+                }
+            }
+            Operation::Relocate(publish) => {
+                for (queue, seq) in &publish.destinations {
+                    self.queues.relocate(*queue, *seq, position, publish.expires_at_ms);
                 }
             }
             Operation::Settle { queue, runs } => {
@@ -34,7 +43,7 @@ impl State {
             Operation::Delivered { queue, through } => self.queues.delivered(*queue, *through),
             Operation::Atomic(parts) => {
                 for part in parts {
-                    self.apply(position, part);
+                    self.apply_part(position, part);
                 }
             }
         }
@@ -54,9 +63,10 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::block::Weights;
     use crate::keys::{self, Key};
     use crate::operation::{Publish, QueueId, Run, Seq};
-    use crate::queues::{Change, Recall, Seen as Block};
+    use crate::queues::{Changes, Recall, Seen as Block};
 
     const QUEUE: QueueId = QueueId(1);
 
@@ -71,15 +81,19 @@ mod tests {
         })
     }
 
-    fn publish(seq: u64) -> Operation {
+    fn message(seq: u64) -> Publish {
         let destinations = [(QUEUE, Seq(seq))].into_iter().collect();
         let expires_at_ms = seq.is_multiple_of(50).then_some(seq);
-        Operation::Publish(Publish {
-            timestamp_ms: 0,
-            expires_at_ms,
-            destinations,
-            parts: Default::default(),
-        })
+        Publish { timestamp_ms: 0, expires_at_ms, destinations, parts: Default::default() }
+    }
+
+    fn publish(seq: u64) -> Operation {
+        Operation::Publish(message(seq))
+    }
+
+    /// Where the operation of this index lies: ten of them share a segment.
+    fn position(index: usize) -> Position {
+        Position { segment: index as u64 / 10, offset: index as u32, len: 1, weight: 0 }
     }
 
     fn settle(seqs: impl IntoIterator<Item = u64>) -> Operation {
@@ -91,8 +105,8 @@ mod tests {
     }
 
     /// What a start would find: numbers and places, those that expire, the next number, the last one
-    /// delivered, and how much is alive in the only segment.
-    type Seen = (Vec<(u64, u32)>, Vec<(Seq, u64)>, u64, u64, u64);
+    /// delivered, and how much is alive in each segment.
+    type Seen = (Vec<(u64, u32)>, Vec<(Seq, u64)>, u64, u64, Vec<(u64, u64)>);
 
     fn seen(state: &State, recall: &Recall) -> Seen {
         let (_, queue) = state.queues.sorted()[0];
@@ -111,20 +125,20 @@ mod tests {
         }
         assert_eq!(live.len() as u64, queue.live());
         assert_eq!(live.first().map(|(seq, _)| Seq(*seq)), queue.first_live());
-        let in_segment = state.queues.live_in(1);
+        let in_segment = state.queues.live_segments().collect();
         (live, queue.expiring().collect(), queue.next_seq, queue.delivered_below, in_segment)
     }
 
     fn apply_all(state: &mut State, log: &[Operation]) {
         for (offset, operation) in log.iter().enumerate() {
-            let position = Position { segment: 1, offset: offset as u32, len: 1 };
-            state.apply(position, operation);
+            state.apply(position(offset), operation);
         }
     }
 
     fn operation() -> impl Strategy<Value = Operation> {
         prop_oneof![
             4 => (0u64..3000).prop_map(publish),
+            2 => (0u64..3000).prop_map(|seq| Operation::Relocate(message(seq))),
             2 => (0u64..3000).prop_map(|seq| settle([seq])),
             1 => (0u64..3000, 0u64..1500).prop_map(|(from, count)| settle(from..from + count)),
             1 => (0u64..3000, 0u64..1500).prop_map(|(from, count)| purge(from..from + count)),
@@ -132,20 +146,29 @@ mod tests {
         ]
     }
 
-    /// A number is published once in a log.
+    /// A number is published once in a log, and moves only after that.
     fn without_repetition(operations: Vec<Operation>) -> Vec<Operation> {
         let mut published = std::collections::HashSet::new();
         let mut log = vec![Operation::QueueCreate { queue: QUEUE }];
         log.extend(operations.into_iter().filter(|operation| match operation {
             Operation::Publish(publish) => published.insert(publish.destinations[0].1),
+            Operation::Relocate(publish) => published.contains(&publish.destinations[0].1),
             _ => true,
         }));
         log
     }
 
-    fn checkpoint(rows: &Rows, state: &mut State) {
+    /// Changes the rows as a checkpoint does, with what the one before has weighed.
+    fn checkpoint(rows: &Rows, state: &mut State, weighed: &mut Vec<(QueueId, u64, Weights)>) {
+        state.queues.set_weights(std::mem::take(weighed));
+        let Changes { rows: mut changes, cold } = state.queues.take_changes();
+        for (queue, index, mut summary) in cold {
+            summary.weights = summary.weigh(&recall(rows)(queue, index, &summary));
+            changes.push((Key::Summary(queue, index).encode(), Some(keys::encode_summary(&summary))));
+            weighed.push((queue, index, summary.weights));
+        }
         let mut rows = rows.lock().unwrap();
-        for (key, value) in state.queues.take_changes() as Vec<Change> {
+        for (key, value) in changes {
             match value {
                 Some(value) => rows.insert(key, value),
                 None => rows.remove(&key),
@@ -154,7 +177,7 @@ mod tests {
     }
 
     fn reload(rows: &Rows, state: &mut State) -> State {
-        checkpoint(rows, state);
+        checkpoint(rows, state, &mut Vec::new());
         let mut state = State::default();
         for (key, value) in &*rows.lock().unwrap() {
             match Key::decode(key).unwrap() {
@@ -204,20 +227,23 @@ mod tests {
 
             let mut state = State::default();
             state.queues.set_recall(recall.clone());
+            let mut weighed = Vec::new();
             for (index, operation) in log.iter().enumerate() {
-                let position = Position { segment: 1, offset: index as u32, len: 1 };
-                state.apply(position, operation);
+                state.apply(position(index), operation);
                 if index % every == 0 {
-                    checkpoint(&rows, &mut state);
+                    checkpoint(&rows, &mut state, &mut weighed);
                 }
                 if index % (3 * every) == 0 {
                     state = reload(&rows, &mut state);
+                    weighed.clear();
                 }
             }
             let found = seen(&state, &recall);
             state = reload(&rows, &mut state);
 
             prop_assert_eq!(&found, &seen(&plain, &recall));
+            let (live, weights) = (found.4.iter().copied(), state.queues.weights());
+            prop_assert!(live.eq(weights.iter().map(|(segment, bytes)| (*segment, *bytes))));
             prop_assert_eq!(seen(&state, &recall), found);
         }
     }
@@ -227,14 +253,14 @@ mod tests {
         let mut state = State::default();
         state.apply(Position::default(), &Operation::QueueCreate { queue: QUEUE });
         for seq in 0..3000 {
-            state.apply(Position { segment: 1, offset: 0, len: 1 }, &publish(seq));
+            state.apply(position(10), &publish(seq));
         }
         let rows = Rows::default();
-        checkpoint(&rows, &mut state);
+        checkpoint(&rows, &mut state, &mut Vec::new());
         assert_eq!(rows.lock().unwrap().len(), 1 + 2 * 3);
 
         state.apply(Position::default(), &settle(0..3000));
-        checkpoint(&rows, &mut state);
+        checkpoint(&rows, &mut state, &mut Vec::new());
 
         assert_eq!((rows.lock().unwrap().len(), state.queues.live_in(1)), (1, 0));
     }

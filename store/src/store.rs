@@ -1,8 +1,9 @@
 //! The handle: open a data directory, append to it, close it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::path::Path;
-use std::sync::{Arc, Mutex, mpsc};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -13,7 +14,10 @@ use crate::intake::{Hub, OnPoison, Session, Ticket, Urgency, lock};
 use crate::operation::Operation;
 use crate::read::{Page, Reader, Then, Wanted};
 use crate::recovery::{self, Recovered};
+use crate::rewrite::Rewriter;
 use crate::schema;
+use crate::state::State;
+use crate::worker::Worker;
 
 /// What can be chosen when a store is opened.
 #[derive(Clone)]
@@ -68,9 +72,22 @@ pub struct Store {
     owner: Arc<Owner>,
 }
 
+/// What a store takes of the disk, see [`Store::space`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// The records of live messages, as of about one [`Options::checkpoint_interval`] ago.
+    pub live_bytes: u64,
+    /// All files of the log. At rest no more than twice `live_bytes` and two segments: one that is
+    /// written, and one that is ready to be.
+    pub log_bytes: u64,
+}
+
 /// Ends the threads with the last handle.
 struct Owner {
     hub: Arc<Hub>,
+    /// Its threads keep it, and the state database with it, until they end.
+    state: Weak<Mutex<State>>,
+    log_dir: PathBuf,
     /// Unbounded, but a queue has at most one page on its way.
     wishes: Mutex<Option<mpsc::Sender<(Wanted, Then)>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -96,16 +113,24 @@ impl Store {
 
         let segment_bytes = options.segment_bytes.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         let fault = Fault(options.fault);
-        let start = recovery::recover(dir, segment_bytes, fault)?;
+        let start = recovery::recover(dir, segment_bytes, fault.clone())?;
 
         let hub = Arc::new(Hub::new(options.intake_bytes_max, options.on_poison));
         let state = Arc::new(Mutex::new(start.state));
+        let rewriter = Rewriter {
+            state: Arc::clone(&state),
+            hub: Arc::clone(&hub),
+            log_dir: start.log_dir.clone(),
+            fault,
+        };
+        let (rewriter, rewriting) =
+            Worker::start("store-rewrite", move |segments| rewriter.rewrite(segments))?;
         let (wishes, inbox) = mpsc::channel();
         let reader = Reader::new(Arc::clone(&state), Arc::clone(&hub), start.places, &start.log_dir);
         let reader = reader.start(inbox)?;
         let commit = Commit {
             hub: Arc::clone(&hub),
-            state,
+            state: Arc::clone(&state),
             log: start.log,
             checkpoint_interval: options.checkpoint_interval,
             lazy_delay: options.lazy_delay,
@@ -113,6 +138,11 @@ impl Store {
             backup_wanted: start.backup_wanted,
             positions: Vec::new(),
             settlements: Vec::new(),
+            weighed: Arc::clone(&start.checkpointer.weighed),
+            rewriter,
+            weighed_before: 0,
+            rewritten: BTreeSet::new(),
+            is_settling: true,
         };
         let checkpointer = start.checkpointer;
         let writer = thread::Builder::new()
@@ -123,8 +153,13 @@ impl Store {
                 drop(held);
             })
             .map_err(Error::io("a thread for the log".as_ref()))?;
-        let wishes = Mutex::new(Some(wishes));
-        let owner = Owner { hub: Arc::clone(&hub), wishes, threads: Mutex::new(vec![reader, writer]) };
+        let owner = Owner {
+            hub: Arc::clone(&hub),
+            state: Arc::downgrade(&state),
+            log_dir: start.log_dir,
+            wishes: Mutex::new(Some(wishes)),
+            threads: Mutex::new(vec![reader, writer, rewriting]),
+        };
         Ok((Store { hub, owner: Arc::new(owner) }, start.recovered))
     }
 
@@ -176,20 +211,24 @@ impl Store {
     ///
     /// [`Error::Poisoned`] or [`Error::Closed`]: whether they are on disk is then unknown.
     pub fn append_and_wait(&self, operations: Vec<Operation>) -> Result<(), Error> {
-        let caller = thread::current();
-        let mut session = self.session(Arc::new(move || caller.unpark()));
-        let ticket: Ticket = session.append(operations, Urgency::Sync);
-        loop {
-            // In this order: the writer tells what is durable before it says that it has ended.
-            let ended = self.hub.ended();
-            if session.durable() >= ticket {
-                return Ok(());
-            }
-            if let Some(error) = ended {
-                return Err(error);
-            }
-            thread::park();
+        self.hub.append_and_wait(operations)
+    }
+
+    /// How much there is on the disk. Looks at the log's directory: for operators and tests.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when the directory cannot be read, [`Error::Closed`].
+    pub fn space(&self) -> Result<Space, Error> {
+        let state = self.owner.state.upgrade().ok_or(Error::Closed)?;
+        let live_bytes = lock(&state).queues.weights().values().sum();
+        let log_dir = &self.owner.log_dir;
+        let mut log_bytes = 0;
+        for entry in fs::read_dir(log_dir).map_err(Error::io(log_dir))? {
+            // A segment may go while we look.
+            log_bytes += entry.and_then(|entry| entry.metadata()).map_or(0, |found| found.len());
         }
+        Ok(Space { live_bytes, log_bytes })
     }
 
     /// Writes and syncs all that was appended, makes a last checkpoint, ends the threads and

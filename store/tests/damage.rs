@@ -34,11 +34,10 @@ fn without(seq: u64) -> Vec<u64> {
 #[test]
 fn a_torn_tail_costs_only_what_is_torn() {
     let crashed = crashed_store();
-    let last = segments(crashed.path()).pop().unwrap();
+    // One that was made ready may stand behind it.
+    let (last, _) = find(crashed.path(), body(199).as_bytes());
     let whole = fs::read(&last).unwrap();
-    let (path, _) = find(crashed.path(), body(199).as_bytes());
     let len = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    assert_eq!(path, last);
 
     // Every byte is tried by the unit test of the scan; here whole starts, at some of them.
     let mut before = 200;

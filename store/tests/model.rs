@@ -56,6 +56,8 @@ impl Model {
                     }
                 }
             }
+            // The same messages in another place.
+            Operation::Relocate(_) => {}
             Operation::Settle { queue, runs } => {
                 let Some(queue) = self.queues.get_mut(&queue.0) else { return };
                 for seq in runs.iter().flat_map(|run| run.first.0..=run.last.0) {
