@@ -1,7 +1,7 @@
 //! Users, their passwords, and what they may do in each vhost.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -213,16 +213,21 @@ fn compile(which: &str, expression: &str) -> Result<Regex, Error> {
         .map_err(|e| Error::Invalid(format!("the {which} permission is no regular expression: {e}")))
 }
 
+/// User and vhost.
+type Place = (Arc<str>, Arc<str>);
+
 /// User, vhost and topic exchange.
 type TopicKey = (Arc<str>, Arc<str>, Arc<str>);
 
 /// All users and permissions.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Users {
     users: BTreeMap<Arc<str>, User>,
     /// By user and vhost.
-    permissions: BTreeMap<(Arc<str>, Arc<str>), Permission>,
+    permissions: BTreeMap<Place, Permission>,
     topic_permissions: BTreeMap<TopicKey, TopicPermission>,
+    /// What was asked for before: compiled expressions are large, and connections share them.
+    compiled: Mutex<HashMap<Place, Arc<Access>>>,
 }
 
 impl Users {
@@ -249,13 +254,33 @@ impl Users {
     /// Sets a user's permissions in a vhost.
     pub fn permit(&mut self, user: Arc<str>, vhost: Arc<str>, permission: Permission) {
         self.permissions.insert((user, vhost), permission);
+        self.forget_compiled();
     }
 
     /// What a user may do in a vhost.
     ///
     /// # Errors
     /// [`Error::RefusedVhost`] if it has no permissions there.
-    pub fn access(&self, user: &str, vhost: &str) -> Result<Access, Error> {
+    pub fn access(&self, user: &str, vhost: &str) -> Result<Arc<Access>, Error> {
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (user.into(), vhost.into());
+        if let Some(access) = compiled.get(&key) {
+            return Ok(access.clone());
+        }
+        let access = Arc::new(self.compile(user, vhost)?);
+        compiled.insert(key, access.clone());
+        Ok(access)
+    }
+
+    fn forget_compiled(&mut self) {
+        self.compiled.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// What a user may do in a vhost, for somebody who wants to add to it.
+    ///
+    /// # Errors
+    /// [`Error::RefusedVhost`] if it has no permissions there.
+    pub fn compile(&self, user: &str, vhost: &str) -> Result<Access, Error> {
         let key = (Arc::from(user), Arc::from(vhost));
         let Some(permission) = self.permissions.get(&key) else {
             return Err(Error::RefusedVhost { vhost: vhost.into(), user: user.into() });
@@ -271,6 +296,7 @@ impl Users {
     /// Sets a user's permissions on the keys of a topic exchange.
     pub fn permit_topic(&mut self, user: &str, vhost: &str, exchange: &str, permission: TopicPermission) {
         self.topic_permissions.insert((user.into(), vhost.into(), exchange.into()), permission);
+        self.forget_compiled();
     }
 
     /// A user's permissions on the keys of a topic exchange as kept.

@@ -121,7 +121,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`Error::RefusedVhost`] if it has no permissions there.
-    pub fn access(&self, user: &str, vhost: &str) -> Result<Access, Error> {
+    pub fn access(&self, user: &str, vhost: &str) -> Result<Arc<Access>, Error> {
         self.users.read().unwrap_or_else(PoisonError::into_inner).access(user, vhost)
     }
 
@@ -302,7 +302,7 @@ impl Broker {
             if users.topic_permission(user, vhost, exchange) == Some(&permission) {
                 continue;
             }
-            users.access(user, vhost)?.add_topic(exchange.as_str().into(), &permission)?;
+            users.compile(user, vhost)?.add_topic(exchange.as_str().into(), &permission)?;
             users.permit_topic(user, vhost, exchange, permission.clone());
             news.push(Definition::TopicPermission(UserTopicPermission {
                 user: user.clone(),

@@ -180,7 +180,7 @@ pub async fn shake_hands(
     let access = broker.access(&user.name, vhost.name()).map_err(refuse)?;
     talk.send(connection::AMQPMethod::OpenOk(connection::OpenOk {})).await?;
     Ok(Agreed {
-        caller: Caller { connection: id, user, access: Arc::new(access) },
+        caller: Caller { connection: id, user, access },
         vhost,
         frame_bytes_max,
         channel_max: channel_max as u16,

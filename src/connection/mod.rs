@@ -7,6 +7,7 @@
 
 mod handshake;
 mod heartbeat;
+mod inlet;
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,12 +35,7 @@ use crate::roster::Guest;
 use crate::writer::Writer;
 use handshake::{Agreed, Refusal};
 use heartbeat::{Beat, Heartbeat};
-
-/// Room made for a read.
-const READ_BYTES: usize = 128 * 1024;
-
-/// Less room than this left in the read buffer, and a new one is made.
-const READ_BYTES_MIN: usize = 16 * 1024;
+use inlet::{Inlet, ROOM_BYTES_MAX};
 
 /// Deliveries are taken from the outbox while less than this waits to be written.
 const WRITE_BYTES_LOW: usize = 256 * 1024;
@@ -67,7 +63,8 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, broker: Arc<Broker>)
     let _ = stream.set_nodelay(true);
     let mut buffer = BytesMut::with_capacity(4096);
     let timeout = Duration::from_secs(broker.config.handshake_timeout_secs);
-    let shaking = handshake::shake_hands(&mut stream, &mut buffer, peer, id, &broker);
+    // Apart, so that its memory goes when it is over.
+    let shaking = Box::pin(handshake::shake_hands(&mut stream, &mut buffer, peer, id, &broker));
     let agreed = match tokio::time::timeout(timeout, shaking).await {
         Ok(Ok(agreed)) => agreed,
         Ok(Err(Refusal::Told(failure))) => {
@@ -256,12 +253,13 @@ impl Connection {
         }
     }
 
-    async fn run(&mut self, stream: &mut TcpStream, mut buffer: BytesMut) -> io::Result<()> {
+    async fn run(&mut self, stream: &mut TcpStream, buffer: BytesMut) -> io::Result<()> {
+        let mut inlet = Inlet::new(buffer);
         let (mut reader, mut socket) = stream.split();
         let period = self.heartbeat.period().unwrap_or(Duration::from_secs(3600));
         let mut tick = tokio::time::interval(period);
         let mut alarm = self.broker.alarm().clone();
-        self.accept(&mut buffer);
+        self.accept(&mut inlet.bytes);
         loop {
             self.work();
             self.write(&mut socket)?;
@@ -285,7 +283,7 @@ impl Connection {
                 _ => Instant::now() + Duration::from_secs(3600),
             };
             tokio::select! {
-                read = read(&mut reader, &mut buffer), if self.wants_input() => {
+                read = inlet.read(&mut reader), if self.wants_input() => {
                     if read? == 0 {
                         return match self.phase {
                             Phase::Running => Err(io::Error::other("the client closed the socket")),
@@ -293,7 +291,7 @@ impl Connection {
                         };
                     }
                     self.heartbeat.heard(Instant::now());
-                    self.accept(&mut buffer);
+                    self.accept(&mut inlet.bytes);
                 }
                 writable = socket.writable(), if !self.out.is_empty() => writable?,
                 () = self.outbox.rung() => {}
@@ -332,7 +330,7 @@ impl Connection {
             && bad.is_none()
         {
             // Grows with what has come, not with what was announced.
-            let expected = expected.min(2 * buffer.len() + READ_BYTES);
+            let expected = expected.min(2 * buffer.len() + ROOM_BYTES_MAX);
             buffer.reserve(expected.saturating_sub(buffer.len()));
         }
     }
@@ -839,16 +837,10 @@ impl Connection {
 /// Reads what the client still sends until it hangs up, for a while: closing a socket with unread bytes
 /// would reset it, and the client might never see our last frames.
 async fn hear_out(reader: &mut ReadHalf<'_>) {
-    let mut sink = [0; 4096];
+    // Not on the stack: it would be part of every connection's task.
+    let mut sink = vec![0; 4096];
     let until_end = async { while matches!(reader.read(&mut sink).await, Ok(n) if n > 0) {} };
     let _ = tokio::time::timeout(HANG_UP_TIMEOUT, until_end).await;
-}
-
-async fn read(reader: &mut ReadHalf<'_>, buffer: &mut BytesMut) -> io::Result<usize> {
-    if buffer.capacity() - buffer.len() < READ_BYTES_MIN {
-        buffer.reserve(READ_BYTES);
-    }
-    reader.read_buf(buffer).await
 }
 
 fn channel_close_ok() -> Cold {

@@ -1,0 +1,58 @@
+//! What has come from a socket and has not been taken yet: much room while much comes, none while nothing
+//! does.
+
+use std::io;
+
+use bytes::BytesMut;
+use tokio::net::tcp::ReadHalf;
+
+/// Room made for a read of a busy connection, and of one that says little.
+pub const ROOM_BYTES_MAX: usize = 128 * 1024;
+const ROOM_BYTES_MIN: usize = 4 * 1024;
+
+/// A buffer that is let go while the connection is idle.
+pub struct Inlet {
+    pub bytes: BytesMut,
+    /// Room made for the next read.
+    room_bytes: usize,
+}
+
+impl Inlet {
+    /// Goes on with what was read and not taken during the handshake.
+    pub fn new(bytes: BytesMut) -> Inlet {
+        Inlet { bytes, room_bytes: ROOM_BYTES_MIN }
+    }
+
+    /// Waits for more, and reads it. No octets are the end. Can be given up at any point.
+    pub async fn read(&mut self, reader: &mut ReadHalf<'_>) -> io::Result<usize> {
+        // Others want to run, too, if this client never stops talking.
+        tokio::task::coop::consume_budget().await;
+        loop {
+            if self.bytes.capacity() - self.bytes.len() < self.room_bytes / 8 {
+                self.bytes.reserve(self.room_bytes);
+            }
+            let room = self.bytes.capacity() - self.bytes.len();
+            match reader.try_read_buf(&mut self.bytes) {
+                Ok(n) => {
+                    self.learn(n, room);
+                    return Ok(n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.bytes.is_empty() {
+                        self.bytes = BytesMut::new();
+                    }
+                    reader.readable().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn learn(&mut self, read: usize, room: usize) {
+        if read == room {
+            self.room_bytes = ROOM_BYTES_MAX;
+        } else if read < ROOM_BYTES_MIN / 4 {
+            self.room_bytes = ROOM_BYTES_MIN;
+        }
+    }
+}
