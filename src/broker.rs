@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use store::{QueueId, RecoveredQueue, Store};
 use tracing::{error, info, warn};
 
-use crate::alarm::{self, Alarm, Siren};
+use crate::alarm::{self, Alarm, Cause, Siren};
 use crate::auth::{Access, Permission, TopicPermission, User, Users};
 use crate::clock::Clock;
 use crate::config::{Config, Seed};
@@ -43,16 +43,18 @@ pub struct Broker {
 
 impl Broker {
     /// Opens the data directory and puts back what was there. Blocks while it reads. The siren is for
-    /// whoever watches the disk.
+    /// whoever watches disk and memory.
     ///
     /// # Errors
     /// What the store says, or why the configured users cannot be.
     pub fn open(
         config: Config,
-        options: store::Options,
+        mut options: store::Options,
         clock: Clock,
     ) -> Result<(Arc<Broker>, Siren), Box<dyn std::error::Error + Send + Sync>> {
         let (siren, alarm) = alarm::channel();
+        let on_full = siren.clone();
+        options.on_full = Some(Arc::new(move |reason| on_full.set(Cause::FullDisk, reason)));
         let (store, recovered) = Store::open(Path::new(&config.data_dir), options)?;
         for damage in &recovered.damage {
             match damage.kind {

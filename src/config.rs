@@ -32,6 +32,10 @@ pub struct Config {
     pub handshake_timeout_secs: u64,
     /// Publishers are blocked while the disk has less free than this, in octets.
     pub disk_free_bytes_min: u64,
+    /// Publishers are blocked while the process takes more than this part of the memory there is.
+    pub memory_high_watermark: f64,
+    /// How much memory there is, in octets, if not what control groups and the machine say.
+    pub memory_bytes_total: Option<u64>,
     /// How much memory waiting messages may take, in octets, before queues leave the middle of long lines
     /// to the store.
     pub message_memory_bytes_max: usize,
@@ -154,6 +158,8 @@ impl Default for Config {
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
             handshake_timeout_secs: 10,
             disk_free_bytes_min: 200_000_000,
+            memory_high_watermark: 0.4,
+            memory_bytes_total: None,
             message_memory_bytes_max: 32 * 1024 * 1024,
             server_properties: ServerProperties::default(),
             seed: Seed::default(),
@@ -186,6 +192,10 @@ impl Config {
         if self.message_bytes_max > MESSAGE_BYTES_LIMIT {
             let is = self.message_bytes_max;
             return Err(format!("message_bytes_max is {is}, and must be at most {MESSAGE_BYTES_LIMIT}"));
+        }
+        if !(0.0..=1.0).contains(&self.memory_high_watermark) {
+            let is = self.memory_high_watermark;
+            return Err(format!("memory_high_watermark is {is}, and must be a part between 0 and 1"));
         }
         let version = &self.server_properties.version;
         let is_dotted =

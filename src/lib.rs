@@ -8,6 +8,7 @@ mod connection;
 mod channel;
 
 pub mod broker;
+pub mod budget;
 
 pub mod vhost;
 

@@ -7,6 +7,7 @@
 //! log synced up to P -> definitions.backup -> sled batch with P in it -> flush -> fdatasync -> dead segments go
 //! ```
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +15,7 @@ use crate::block::Weights;
 use crate::definitions::Backup;
 use crate::error::Error;
 use crate::fault::Fault;
+use crate::full::Full;
 use crate::intake::lock;
 use crate::keys::{self, Key, Meta, checked};
 use crate::log::Log;
@@ -24,6 +26,11 @@ use crate::queues::Changes;
 use crate::schema::FORMAT;
 use crate::state::State;
 use crate::table::Table;
+
+/// A checkpoint waits for so much room on the disk, and for this many times what it writes: sled writes
+/// things more than once.
+const ROOM_BYTES_MIN: u64 = 4 << 20;
+const ROOM_FACTOR: u64 = 4;
 
 /// All that one checkpoint writes: the state exactly as it is at one point of the log.
 pub(crate) struct Snapshot {
@@ -69,16 +76,19 @@ pub(crate) struct Checkpointer {
     pub(crate) weighed: Weighed,
     pub(crate) pool: Arc<Pool>,
     pub(crate) fault: Fault,
+    pub(crate) full: Arc<Full>,
 }
 
 impl Checkpointer {
     pub(crate) fn write(&self, mut snapshot: Snapshot) -> Result<(), Error> {
         if let Some(backup) = &snapshot.backup {
             self.step("checkpoint.backup")?;
-            Backup::write(&self.dir, backup)?;
+            let write = || Backup::write(&self.dir, backup).map_err(Error::into_io);
+            self.full.wait_out(&self.dir, write).map_err(Error::io(&self.dir))?;
         }
         self.step("checkpoint.batch")?;
         self.weigh(&mut snapshot.changes);
+        self.wait_for_room(&snapshot.changes)?;
         self.table.apply(snapshot.changes.rows)?;
         self.step("checkpoint.flush")?;
         self.table.flush()?;
@@ -87,6 +97,23 @@ impl Checkpointer {
         self.step("checkpoint.reclaim")?;
         self.pool.reclaim(&snapshot.dead, snapshot.spares_max)?;
         self.step("checkpoint.done")
+    }
+
+    /// sled does not survive a full disk, so there has to be room before it is asked. Segments that are
+    /// kept for a new life make room first.
+    fn wait_for_room(&self, changes: &Changes) -> Result<(), Error> {
+        let bytes = changes.rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
+        let needed = ROOM_BYTES_MIN + ROOM_FACTOR * bytes.sum::<usize>() as u64;
+        let look = || {
+            self.fault.at("checkpoint.room")?;
+            let disk = rustix::fs::statvfs(&self.dir)?;
+            if disk.f_bavail * disk.f_frsize >= needed {
+                return Ok(());
+            }
+            self.pool.remove_spares()?;
+            Err(io::ErrorKind::StorageFull.into())
+        };
+        self.full.wait_out(&self.dir.join("state"), look).map_err(Error::io(&self.dir))
     }
 
     /// Adds the rows of cold blocks.

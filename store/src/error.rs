@@ -53,6 +53,13 @@ impl Error {
         move |source| Error::Io { path: path.to_owned(), source }
     }
 
+    pub(crate) fn into_io(self) -> io::Error {
+        match self {
+            Error::Io { source, .. } => source,
+            other => io::Error::other(other),
+        }
+    }
+
     pub(crate) fn corrupt(path: &Path, reason: impl Into<String>) -> Error {
         Error::Corrupt { path: path.to_owned(), reason: reason.into() }
     }

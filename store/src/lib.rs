@@ -19,7 +19,8 @@
 //! docs/DATA.md lists every file, key and record byte by byte.
 //!
 //! A failed write or sync poisons the store: it is never tried again, since the operating system may
-//! have dropped what it could not write. A full disk is reported in the same way for now.
+//! have dropped what it could not write. Only a full disk is waited out: what did not fit has not been
+//! written, and nobody has been told of it.
 
 #![deny(missing_docs)]
 
@@ -29,6 +30,7 @@ mod commit;
 mod definitions;
 mod error;
 mod fault;
+mod full;
 mod intake;
 mod keys;
 mod log;
@@ -49,6 +51,7 @@ mod walk;
 mod worker;
 
 pub use crate::error::Error;
+pub use crate::full::OnFull;
 pub use crate::intake::{Session, Ticket, Urgency};
 pub use crate::operation::{Held, Operation, Parts, Publish, QueueId, Run, Runs, Seq};
 pub use crate::read::{Page, Stored, Then, Wanted};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::fault::Fault;
+use crate::full::Full;
 use crate::operation::{Operation, QueueId, Run};
 use crate::pool::{Pool, Preparation};
 use crate::record::{self, Buffer, Mark};
@@ -44,6 +45,7 @@ pub(crate) struct Log {
     dir: PathBuf,
     segment_bytes: u64,
     fault: Fault,
+    full: Arc<Full>,
     pool: Arc<Pool>,
     preparation: Option<Preparation>,
     /// All segments that are complete, with the bytes of their files.
@@ -72,6 +74,7 @@ impl Log {
         segments: BTreeMap<u64, u64>,
         segment_bytes: u64,
         fault: Fault,
+        full: Arc<Full>,
     ) -> Result<Log, Error> {
         let file = segment::create(dir, segment)?;
         sync_directory(dir)?;
@@ -79,6 +82,7 @@ impl Log {
             dir: dir.to_owned(),
             segment_bytes,
             fault,
+            full,
             pool,
             preparation: None,
             segments,
@@ -150,9 +154,14 @@ impl Log {
             return Ok(());
         }
         self.is_unsynced = true;
-        let written =
-            self.fault.at("log.write").and_then(|()| write_all(&self.file, &mut self.buffer.slices()));
-        written.map_err(Error::io(&segment::path(&self.dir, self.segment)))?;
+        let path = segment::path(&self.dir, self.segment);
+        let mut slices = self.buffer.slices();
+        let mut rest = slices.as_mut_slice();
+        let written = self.full.wait_out(&path, || {
+            self.fault.at("log.write")?;
+            write_all(&self.file, &mut rest)
+        });
+        written.map_err(Error::io(&path))?;
         self.buffer.clear();
         Ok(())
     }
@@ -167,14 +176,14 @@ impl Log {
         self.file = match prepared {
             Some(file) => file,
             None => {
-                let create = |log: &Log| -> Result<File, Error> {
-                    let path = segment::path(&log.dir, id);
-                    log.fault.at("log.create").map_err(Error::io(&path))?;
-                    let file = segment::create(&log.dir, id)?;
-                    sync_directory(&log.dir)?;
-                    Ok(file)
-                };
-                create(self)?
+                let path = segment::path(&self.dir, id);
+                let created = self.full.wait_out(&path, || {
+                    self.fault.at("log.create")?;
+                    segment::create(&self.dir, id).map_err(Error::into_io)
+                });
+                let file = created.map_err(Error::io(&path))?;
+                sync_directory(&self.dir)?;
+                file
             }
         };
         self.segments.insert(self.segment, file_bytes);
@@ -263,11 +272,12 @@ impl Log {
     }
 }
 
-fn write_all(mut file: &File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+/// Leaves in `slices` what could not be written.
+fn write_all(mut file: &File, slices: &mut &mut [IoSlice<'_>]) -> io::Result<()> {
     while !slices.is_empty() {
         match file.write_vectored(slices) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut slices, written),
+            Ok(written) => IoSlice::advance_slices(slices, written),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

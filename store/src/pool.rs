@@ -57,6 +57,11 @@ impl Pool {
         Ok(())
     }
 
+    /// Gives their room back to a disk that is full.
+    pub(crate) fn remove_spares(&self) -> std::io::Result<()> {
+        lock(&self.spares).drain(..).try_for_each(fs::remove_file)
+    }
+
     /// How many files wait for a new life.
     pub(crate) fn spares(&self) -> usize {
         lock(&self.spares).len()

@@ -12,6 +12,7 @@ use crate::checkpoint::{Checkpointer, Snapshot, Weighed};
 use crate::definitions::Backup;
 use crate::error::Error;
 use crate::fault::Fault;
+use crate::full::Full;
 use crate::keys::{self, DEFINITION, Key, META, Meta, QUEUE, QueueRow, SUMMARY};
 use crate::log::{Log, Position};
 use crate::operation::{Operation, QueueId, Seq};
@@ -120,7 +121,12 @@ pub(crate) struct Start {
     pub(crate) backup_wanted: bool,
 }
 
-pub(crate) fn recover(dir: &Path, segment_bytes: u64, fault: Fault) -> Result<Start, Error> {
+pub(crate) fn recover(
+    dir: &Path,
+    segment_bytes: u64,
+    fault: Fault,
+    full: &Arc<Full>,
+) -> Result<Start, Error> {
     let log_dir = dir.join("log");
     fs::create_dir_all(&log_dir).map_err(Error::io(&log_dir))?;
     let pool = Arc::new(Pool::open(&log_dir, segment_bytes)?);
@@ -158,9 +164,18 @@ pub(crate) fn recover(dir: &Path, segment_bytes: u64, fault: Fault) -> Result<St
     let used = used.max(position.segment).max(definitions_at.segment);
     let checkpoint_wanted = !segments.is_empty();
     let files = file_bytes(&log_dir, &segments)?;
-    let mut log = Log::start(Arc::clone(&pool), &log_dir, used + 1, files, segment_bytes, fault.clone())?;
+    let mut log = Log::start(
+        Arc::clone(&pool),
+        &log_dir,
+        used + 1,
+        files,
+        segment_bytes,
+        fault.clone(),
+        Arc::clone(full),
+    )?;
     let (dir, weighed) = (dir.to_owned(), Weighed::default());
-    let checkpointer = Checkpointer { dir, table, places: places.clone(), weighed, pool, fault };
+    let checkpointer =
+        Checkpointer { dir, table, places: places.clone(), weighed, pool, fault, full: Arc::clone(full) };
     if is_rebuild {
         // The gap in the numbers must be known before anything is built on it.
         checkpointer.write(Snapshot::take(&mut state, &mut log, true))?;

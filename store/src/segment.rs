@@ -75,12 +75,15 @@ fn good_head(id: u64, head: &[u8; HEADER_BYTES]) -> Option<Head> {
     is_good.then_some(Head::Good { format, recycled })
 }
 
-/// Makes an empty segment file, ready for its first record. Not synced: the sync of the first
-/// group covers it.
+/// Makes an empty segment file, ready for its first record, or leaves nothing. Not synced: the sync of
+/// the first group covers it.
 pub(crate) fn create(dir: &Path, id: u64) -> Result<File, Error> {
     let path = path(dir, id);
     let mut file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(Error::io(&path))?;
-    file.write_all(&head(id, false)).map_err(Error::io(&path))?;
+    if let Err(error) = file.write_all(&head(id, false)) {
+        fs::remove_file(&path).map_err(Error::io(&path))?;
+        return Err(Error::io(&path)(error));
+    }
     Ok(file)
 }
 

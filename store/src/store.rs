@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::commit::Commit;
 use crate::error::Error;
 use crate::fault::{Fault, Hook};
+use crate::full::{Full, OnFull};
 use crate::intake::{Hub, OnPoison, Session, Ticket, Urgency, lock};
 use crate::operation::Operation;
 use crate::read::{Page, Reader, Then, Wanted};
@@ -35,6 +36,9 @@ pub struct Options {
     /// Called once when a write or sync has failed, by the thread that noticed it. By default it is
     /// logged as an error.
     pub on_poison: Option<OnPoison>,
+    /// Called when the disk is full, and when it is not any more. In between nothing becomes durable, and
+    /// nothing fails: the store goes on by itself.
+    pub on_full: Option<OnFull>,
     /// For tests: called at each step that touches the disk.
     #[doc(hidden)]
     pub fault: Option<Hook>,
@@ -48,6 +52,7 @@ impl Default for Options {
             lazy_delay: Duration::from_millis(50),
             intake_bytes_max: 16 << 20,
             on_poison: None,
+            on_full: None,
             fault: None,
         }
     }
@@ -88,6 +93,7 @@ struct Owner {
     /// Its threads keep it, and the state database with it, until they end.
     state: Weak<Mutex<State>>,
     log_dir: PathBuf,
+    full: Arc<Full>,
     /// Unbounded, but a queue has at most one page on its way.
     wishes: Mutex<Option<mpsc::Sender<(Wanted, Then)>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -113,7 +119,8 @@ impl Store {
 
         let segment_bytes = options.segment_bytes.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         let fault = Fault(options.fault);
-        let start = recovery::recover(dir, segment_bytes, fault.clone())?;
+        let full = Arc::new(Full::new(options.on_full));
+        let start = recovery::recover(dir, segment_bytes, fault.clone(), &full)?;
 
         let hub = Arc::new(Hub::new(options.intake_bytes_max, options.on_poison));
         let state = Arc::new(Mutex::new(start.state));
@@ -157,6 +164,7 @@ impl Store {
             hub: Arc::clone(&hub),
             state: Arc::downgrade(&state),
             log_dir: start.log_dir,
+            full,
             wishes: Mutex::new(Some(wishes)),
             threads: Mutex::new(vec![reader, writer, rewriting]),
         };
@@ -257,6 +265,7 @@ impl std::fmt::Debug for Store {
 impl Owner {
     fn close(&self) {
         *lock(&self.wishes) = None;
+        self.full.give_up();
         let threads = std::mem::take(&mut *lock(&self.threads));
         self.hub.close();
         for thread in threads {

@@ -1,5 +1,7 @@
 //! The connection class: handshake, limits, frames, errors of the whole connection, alarms, the end.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::support::wire::{self, NO_PROPERTIES};
@@ -607,7 +609,7 @@ fn heartbeats_come_each_half_interval_and_only_a_silent_client_is_cut_off_after_
             heartbeats += 1;
         }
         let cut_off_after = start.elapsed();
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
         active.join().expect("two clients that go on");
         assert!((1500..=4500).contains(&cut_off_after.as_millis()), "cut off after {cut_off_after:?}");
         assert!((2..=9).contains(&heartbeats), "{heartbeats} heartbeats in {cut_off_after:?}");
@@ -819,6 +821,76 @@ fn a_publisher_is_told_that_it_is_blocked_when_the_disk_is_short() {
 
     expect_blocked(&mut publisher);
     assert_eq!(broker.client().counts("q"), (0, 0));
+}
+
+#[test]
+fn a_publisher_is_told_the_figures_when_memory_is_short() {
+    let broker = Broker::with(|config| config.memory_bytes_total = Some(1_000_000));
+    let mut publisher = broker.client();
+    publisher.declare("q");
+
+    publisher.publish("", "q", "m");
+
+    let Cold::Connection(connection::AMQPMethod::Blocked(blocked)) = publisher.on(0).method() else {
+        panic!("connection.blocked was expected")
+    };
+    let reason = blocked.reason.as_str();
+    assert!(reason.starts_with("low on memory: "), "{reason}");
+    assert!(
+        reason.ends_with(
+            " bytes used, more than 400000, memory_high_watermark 0.4 of 1000000 (memory_bytes_total)"
+        ),
+        "{reason}"
+    );
+    assert_eq!(broker.client().counts("q"), (0, 0));
+}
+
+/// A disk that is full while the flag is up, and says so each time it refuses.
+fn broker_with_a_disk_that_fills() -> (Broker, Arc<AtomicBool>, mpsc::Receiver<()>) {
+    let is_full = Arc::new(AtomicBool::new(false));
+    let (refused, refusals) = mpsc::channel();
+    let (disk, refused) = (is_full.clone(), Mutex::new(refused));
+    let fault = move |step: &'static str| {
+        if step != "log.write" || !disk.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let _ = refused.lock().unwrap().send(());
+        Err(std::io::ErrorKind::StorageFull.into())
+    };
+    let options = store::Options { fault: Some(Arc::new(fault)), ..store::Options::default() };
+    (Broker::on(options), is_full, refusals)
+}
+
+#[test]
+fn a_full_disk_refuses_publishes_and_recovers_by_itself() {
+    let (mut broker, is_full, refusals) = broker_with_a_disk_that_fills();
+    let mut publisher = broker.client();
+    publisher.declare_durable("q");
+    publisher.confirm();
+    publisher.publish_persistent("", "q", "before");
+    publisher.expect_ack(1);
+
+    is_full.store(true, Ordering::SeqCst);
+    publisher.publish_persistent("", "q", "into the full disk");
+    // When it is refused for the second time, the alarm is on.
+    refusals.recv().unwrap();
+    refusals.recv().unwrap();
+    publisher.publish_persistent("", "q", "held back");
+    let Cold::Connection(connection::AMQPMethod::Blocked(blocked)) = publisher.on(0).method() else {
+        panic!("connection.blocked was expected")
+    };
+    assert!(blocked.reason.as_str().starts_with("no room for "), "{blocked:?}");
+    // Who only reads is not bothered.
+    let mut consumer = broker.client();
+    consumer.consume("q", "c");
+    consumer.expect_delivery("before");
+
+    is_full.store(false, Ordering::SeqCst);
+    assert!(matches!(publisher.on(0).method(), Cold::Connection(connection::AMQPMethod::Unblocked(_))));
+    publisher.expect_confirmed(2, 3);
+    consumer.hang_up();
+    broker.restart();
+    assert_eq!(broker.client().counts("q").0, 3);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use super::{Client, Login};
 pub struct Broker {
     _dir: TempDir,
     config: Config,
+    options: store::Options,
     /// The broker's clock: it goes on by itself, and tests move it forward.
     pub clock: Clock,
     running: Option<Running>,
@@ -35,8 +36,17 @@ impl Broker {
         Broker::with(|_| {})
     }
 
+    /// A broker on a store that is opened in another way.
+    pub fn on(options: store::Options) -> Broker {
+        Broker::with_both(|_| {}, options)
+    }
+
     /// A broker with another configuration.
     pub fn with(change: impl FnOnce(&mut Config)) -> Broker {
+        Broker::with_both(change, store::Options::default())
+    }
+
+    fn with_both(change: impl FnOnce(&mut Config), options: store::Options) -> Broker {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -50,8 +60,8 @@ impl Broker {
         }
         change(&mut config);
         let clock = Clock::system();
-        let running = Some(run(config.clone(), clock.clone()).expect("a broker that starts"));
-        Broker { _dir: dir, config, clock, running }
+        let running = Some(run(&config, &options, &clock).expect("a broker that starts"));
+        Broker { _dir: dir, config, options, clock, running }
     }
 
     fn running(&self) -> &Running {
@@ -117,7 +127,7 @@ impl Broker {
     pub fn restart(&mut self) {
         self.stop();
         self.running =
-            Some(run(self.config.clone(), self.clock.clone()).expect("a broker that starts again"));
+            Some(run(&self.config, &self.options, &self.clock).expect("a broker that starts again"));
     }
 }
 
@@ -127,7 +137,9 @@ impl Drop for Broker {
     }
 }
 
-fn run(config: Config, clock: Clock) -> Result<Running, String> {
+fn run(config: &Config, options: &store::Options, clock: &Clock) -> Result<Running, String> {
+    let (config, clock) = (config.clone(), clock.clone());
+    let options = store::Options { segment_bytes: 1 << 20, ..options.clone() };
     let (trigger, shutdown) = shutdown::channel();
     let (told, hears) = mpsc::channel();
     let serve = move || {
@@ -135,7 +147,6 @@ fn run(config: Config, clock: Clock) -> Result<Running, String> {
         // Code that is not optimised takes more of the stack, above all where tables are nested.
         let runtime = runtime.worker_threads(2).thread_stack_size(16 << 20);
         let runtime = runtime.enable_all().build().map_err(|e| e.to_string())?;
-        let options = store::Options { segment_bytes: 1 << 20, ..store::Options::default() };
         runtime.block_on(async {
             let server = match Server::start(config, options, clock).await {
                 Ok(server) => server,
