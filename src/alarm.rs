@@ -7,8 +7,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::budget::Budget;
-
 /// How often disk and memory are looked at.
 const PERIOD: Duration = Duration::from_millis(500);
 
@@ -78,12 +76,13 @@ impl Siren {
         });
     }
 
-    /// Looks after the disk of `dir` and the memory of the process until the caller stops polling.
-    pub async fn watch(&self, dir: &Path, free_bytes_min: u64, budget: &Budget) {
+    /// Looks after the disk of `dir`, and after memory, of which `shortage` says why there is too little,
+    /// until the caller stops polling.
+    pub async fn watch(&self, dir: &Path, free_bytes_min: u64, shortage: impl Fn() -> Option<String>) {
         let mut tick = tokio::time::interval(PERIOD);
         loop {
             tick.tick().await;
-            self.set(Cause::Memory, budget.shortage());
+            self.set(Cause::Memory, shortage());
             let Ok(disk) = rustix::fs::statvfs(dir) else { continue };
             let free_bytes = disk.f_bavail * disk.f_frsize;
             let is_short = free_bytes < free_bytes_min;

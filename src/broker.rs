@@ -53,6 +53,14 @@ impl Broker {
         clock: Clock,
     ) -> Result<(Arc<Broker>, Siren), Box<dyn std::error::Error + Send + Sync>> {
         let (siren, alarm) = alarm::channel();
+        let sync = config.sync;
+        if sync != store::SyncMode::Group {
+            warn!(
+                ?sync,
+                "confirms do not wait for the disk: a power cut takes back what was confirmed before it"
+            );
+        }
+        options.sync = sync;
         let on_full = siren.clone();
         options.on_full = Some(Arc::new(move |reason| on_full.set(Cause::FullDisk, reason)));
         let (store, recovered) = Store::open(Path::new(&config.data_dir), options)?;
@@ -74,7 +82,7 @@ impl Broker {
             roster: Roster::default(),
             vhosts: DashMap::new(),
             users: RwLock::default(),
-            surroundings: Surroundings { store, clock, timers, memory },
+            surroundings: Surroundings { store, clock, timers, memory, sync },
             ids: Arc::default(),
             last_consumer: AtomicU64::new(0),
             alarm,

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use amqp::limits;
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+use store::SyncMode;
 
 /// The log's records hold less than 1 GiB.
 const MESSAGE_BYTES_LIMIT: u64 = 512 * 1024 * 1024;
@@ -30,6 +32,10 @@ pub struct Config {
     pub message_bytes_max: u64,
     /// How long a client may take to log in, in seconds.
     pub handshake_timeout_secs: u64,
+    /// When messages are synced, if their queue does not say it: before the confirm, within a time, or when
+    /// the system likes.
+    #[serde(deserialize_with = "sync")]
+    pub sync: SyncMode,
     /// Publishers are blocked while the disk has less free than this, in octets.
     pub disk_free_bytes_min: u64,
     /// Publishers are blocked while the process takes more than this part of the memory there is.
@@ -157,6 +163,7 @@ impl Default for Config {
             channel_max: limits::CHANNEL_MAX,
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
             handshake_timeout_secs: 10,
+            sync: SyncMode::Group,
             disk_free_bytes_min: 200_000_000,
             memory_high_watermark: 0.4,
             memory_bytes_total: None,
@@ -165,6 +172,11 @@ impl Default for Config {
             seed: Seed::default(),
         }
     }
+}
+
+fn sync<'de, D: Deserializer<'de>>(text: D) -> Result<SyncMode, D::Error> {
+    let text = String::deserialize(text)?;
+    text.parse().map_err(|error| D::Error::custom(format!("sync is '{text}', {error}")))
 }
 
 impl Default for ServerProperties {

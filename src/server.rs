@@ -71,7 +71,7 @@ impl Server {
         let mut connections = JoinSet::new();
         let disk_free_bytes_min = broker.config.disk_free_bytes_min;
         let budget = Budget::new(broker.config.memory_high_watermark, broker.config.memory_bytes_total);
-        let watching = siren.watch(&broker.config.data_dir, disk_free_bytes_min, &budget);
+        let watching = siren.watch(&broker.config.data_dir, disk_free_bytes_min, || budget.shortage());
         let timing = broker.keep_time();
         let tidying = broker.keep_memory();
         tokio::pin!(watching, timing, tidying);

@@ -94,8 +94,10 @@ impl Batch {
                 self.operations.push(Operation::Publish(publish_operation(message, destinations)));
             }
         }
+        let kept = self.queues.iter().filter(|batch| batch.queue.declaration().is_kept());
+        let sync = kept.map(|batch| batch.queue.sync()).reduce(store::SyncMode::stricter).unwrap_or_default();
+        let urgency = if self.confirming.is_empty() { Urgency::Lazy } else { Urgency::Written(sync) };
         self.queues.clear();
-        let urgency = if self.confirming.is_empty() { Urgency::Lazy } else { Urgency::Sync };
         let ticket =
             (!self.operations.is_empty()).then(|| session.append(self.operations.drain(..), urgency));
         for kept in self.kept.drain(..) {

@@ -127,6 +127,7 @@ impl Channel {
         let mut operations = Vec::new();
         let mut inserts: HashMap<queue::Handle, Numbered> = HashMap::new();
         let mut kept: Vec<Arc<Message>> = Vec::new();
+        let mut sync = None;
         for Publish { mut message, mandatory, queues } in transaction.publishes {
             if let Some(message) = Arc::get_mut(&mut message) {
                 // It is published now, so its time to live begins now.
@@ -145,6 +146,7 @@ impl Channel {
                 let Some(seq) = queue.reserve() else { continue };
                 if message.persistent && queue.declaration().is_kept() {
                     stored.push((queue.id(), seq));
+                    sync = Some(queue.sync().stricter(sync.unwrap_or(queue.sync())));
                 }
                 inserts.entry(queue).or_default().push((seq, message.clone()));
             }
@@ -168,7 +170,8 @@ impl Channel {
             self.reply(context, reply);
             return Ok(Flow::Go);
         }
-        let ticket = context.session.append([Operation::Atomic(operations)], Urgency::Sync);
+        let urgency = Urgency::Written(sync.unwrap_or_default());
+        let ticket = context.session.append([Operation::Atomic(operations)], urgency);
         kept.iter().for_each(|message| message.stored_by.set(ticket));
         Ok(Flow::Wait(Wait { ticket, then: Then::Commit(Box::new(commit), reply) }))
     }

@@ -3,6 +3,7 @@
 //! To add one: a line in [`ARGUMENTS`], a field in [`Arguments`], and its effect in `state` or `ready`.
 
 use amqp::{Table, Value};
+use store::SyncMode;
 
 use crate::error::Error;
 use crate::message::TTL_MS_MAX;
@@ -12,6 +13,9 @@ use crate::message::TTL_MS_MAX;
 pub struct Arguments {
     /// `x-message-ttl`: how long a message may wait, in milliseconds.
     pub message_ttl_ms: Option<u64>,
+    /// `x-sync`: when its messages are synced, `group`, `os` or `interval:` and milliseconds, if not as the
+    /// broker says.
+    pub sync: Option<SyncMode>,
     /// `x-expires`: how long the queue may be unused before it goes, in milliseconds.
     pub expires_ms: Option<u64>,
 }
@@ -59,6 +63,7 @@ const fn other_type(name: &'static str) -> Argument {
 const ARGUMENTS: &[Argument] = &[
     set("x-message-ttl", milliseconds, |a, v| a.message_ttl_ms = as_u64(v)),
     set("x-expires", milliseconds_above_zero, |a, v| a.expires_ms = as_u64(v)),
+    set("x-sync", |v| sync(v).map(|_| ()), |a, v| a.sync = sync(v).ok()),
     none("x-queue-type", queue_type),
     none("x-queue-mode", queue_mode),
     none("x-queue-version", queue_version),
@@ -94,6 +99,7 @@ const COMPARED: &[&str] = &[
     "x-queue-version",
     "x-queue-type",
     "x-single-active-consumer",
+    "x-sync",
 ];
 
 impl Arguments {
@@ -174,6 +180,13 @@ pub fn integer(value: &Value) -> Result<i64, String> {
         Value::Int(i) => Ok(*i),
         other => Err(format!("\"expected integer, got {}\"", type_name(other))),
     }
+}
+
+fn sync(value: &Value) -> Result<SyncMode, String> {
+    let Some(text) = value.as_str() else {
+        return Err(format!("\"expected string, got {}\"", type_name(value)));
+    };
+    text.parse().map_err(|_| format!("{{value_not_allowed,<<\"{text}\">>}}"))
 }
 
 fn not_negative(value: &Value) -> Result<(), String> {

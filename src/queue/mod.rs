@@ -67,6 +67,8 @@ pub struct Surroundings {
     pub timers: Arc<Timers<WeakHandle>>,
     /// How much memory its messages may take.
     pub memory: Arc<Memory>,
+    /// When messages are synced that do not say it themselves.
+    pub sync: store::SyncMode,
 }
 
 /// A queue, shared by all who use it.
@@ -128,6 +130,11 @@ impl Handle {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.0.declaration.name
+    }
+
+    /// When its messages are synced.
+    pub fn sync(&self) -> store::SyncMode {
+        self.0.declaration.arguments.sync.unwrap_or(self.0.surroundings.sync)
     }
 
     /// A handle that does not keep it alive.

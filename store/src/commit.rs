@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::checkpoint::{Checkpointer, Snapshot, Weighed};
 use crate::error::Error;
-use crate::intake::{Gathered, Group, Hub, lock};
+use crate::intake::{Gathered, Group, Hub, SyncMode, lock};
 use crate::log::{Log, Position};
 use crate::operation::{Operation, QueueId, Run};
 use crate::rewrite;
@@ -24,6 +24,9 @@ pub(crate) struct Commit {
     pub(crate) log: Log,
     pub(crate) checkpoint_interval: Duration,
     pub(crate) lazy_delay: Duration,
+    pub(crate) lazy_sync: SyncMode,
+    /// When what is written has to be synced at the latest.
+    pub(crate) sync_at: Option<Instant>,
     /// There is something a checkpoint would write or free, although the state is unchanged.
     pub(crate) checkpoint_wanted: bool,
     /// The disaster copy of the definitions is missing.
@@ -79,7 +82,8 @@ impl Commit {
         let mut group = Group::default();
         let mut checkpoint_at = None;
         loop {
-            let gathered = self.hub.gather(&mut group, self.lazy_delay, checkpoint_at);
+            let until = checkpoint_at.into_iter().chain(self.sync_at).min();
+            let gathered = self.hub.gather(&mut group, self.lazy_delay, until);
             if self.hub.is_poisoned() {
                 return Ok(());
             }
@@ -87,18 +91,18 @@ impl Commit {
             if gathered == Gathered::Closing {
                 return self.close(worker);
             }
-            checkpoint_at = self.checkpoint_if_due(checkpoint_at, worker);
+            checkpoint_at = self.checkpoint_if_due(checkpoint_at, worker)?;
         }
     }
 
     fn commit(&mut self, group: &mut Group) -> Result<(), Error> {
         self.encode(&group.operations)?;
-        self.log.sync()?;
+        self.write_or_sync(group)?;
         if self.hub.is_poisoned() {
             // A checkpoint failed meanwhile; the promise to tell nothing more is kept.
             return Ok(());
         }
-        // IMPORTANT: only after the sync, or a crash makes the ticket a lie.
+        // IMPORTANT: only after the sync, if any of them waits for that, or a crash makes the ticket a lie.
         self.hub.confirm(group);
         self.log.prepare()?;
 
@@ -111,6 +115,30 @@ impl Commit {
         group.operations.clear();
         group.operations.shrink_to(KEEP_OPERATIONS);
         Ok(())
+    }
+
+    fn write_or_sync(&mut self, group: &mut Group) -> Result<(), Error> {
+        let now = Instant::now();
+        let is_due = self.sync_at.is_some_and(|at| at <= now);
+        // A group without operations is there because it is time for something.
+        let sync = match group.is_empty() {
+            true => SyncMode::Os,
+            false => group.take_sync(self.lazy_sync, self.lazy_delay),
+        };
+        match sync {
+            SyncMode::Group => self.sync(),
+            _ if is_due => self.sync(),
+            SyncMode::Interval(within) => {
+                self.sync_at = self.sync_at.into_iter().chain([now + within]).min();
+                self.log.write()
+            }
+            SyncMode::Os => self.log.write(),
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), Error> {
+        self.sync_at = None;
+        self.log.sync()
     }
 
     /// Settlements are gathered over the group and written as ranges. They may pass publishes, with
@@ -147,26 +175,30 @@ impl Commit {
     }
 
     /// When the next checkpoint is due; none when there is nothing to write.
-    fn checkpoint_if_due(&mut self, due: Option<Instant>, worker: &Worker<Snapshot>) -> Option<Instant> {
+    fn checkpoint_if_due(
+        &mut self,
+        due: Option<Instant>,
+        worker: &Worker<Snapshot>,
+    ) -> Result<Option<Instant>, Error> {
         let is_wanted = self.checkpoint_wanted || self.log.has_much_to_spare();
         let is_wanted = is_wanted || lock(&self.state).is_dirty();
         if !is_wanted && !self.is_settling {
-            return None;
+            return Ok(None);
         }
         let now = Instant::now();
-        let Some(at) = due else { return Some(now + self.checkpoint_interval) };
+        let Some(at) = due else { return Ok(Some(now + self.checkpoint_interval)) };
         // A start reads no more than about two segments, and what died young goes young.
         if now < at && self.log.begun() < 2 {
-            return due;
+            return Ok(due);
         }
         if worker.is_busy() {
-            return Some(now + self.checkpoint_interval);
+            return Ok(Some(now + self.checkpoint_interval));
         }
         if is_wanted {
-            worker.give(self.snapshot());
+            worker.give(self.snapshot()?);
         }
         self.is_settling = self.rewrite_sparse() || is_wanted;
-        self.is_settling.then_some(now + self.checkpoint_interval)
+        Ok(self.is_settling.then_some(now + self.checkpoint_interval))
     }
 
     /// Has sparse segments rewritten, some at a time. Young ones are left alone: most of their messages
@@ -188,17 +220,19 @@ impl Commit {
         true
     }
 
-    fn snapshot(&mut self) -> Snapshot {
+    fn snapshot(&mut self) -> Result<Snapshot, Error> {
+        // The state database must never know more than the log.
+        self.sync()?;
         let snapshot = Snapshot::take(&mut lock(&self.state), &mut self.log, self.backup_wanted);
         self.checkpoint_wanted = false;
         self.backup_wanted = false;
-        snapshot
+        Ok(snapshot)
     }
 
     /// Leaves the log sealed and wholly contained in the state database.
     fn close(&mut self, worker: &Worker<Snapshot>) -> Result<(), Error> {
         if lock(&self.state).is_dirty() || self.checkpoint_wanted {
-            let snapshot = self.snapshot();
+            let snapshot = self.snapshot()?;
             worker.give(snapshot);
         }
         self.log.end()

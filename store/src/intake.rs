@@ -1,6 +1,7 @@
 //! The intake: where sessions leave their operations for the one writer thread, and how they learn
 //! what is durable.
 
+use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -23,11 +24,60 @@ pub(crate) type OnPoison = Arc<dyn Fn(&Error) + Send + Sync>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
+/// When what was written is synced: made to survive more than the end of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SyncMode {
+    /// With its group, before anybody is told.
+    #[default]
+    Group,
+    /// At most this much later. A power cut takes back what was told in between.
+    Interval(Duration),
+    /// When the operating system likes. A power cut takes back what was told since.
+    Os,
+}
+
+impl SyncMode {
+    /// The stricter one of two.
+    pub fn stricter(self, other: SyncMode) -> SyncMode {
+        match (self, other) {
+            (SyncMode::Group, _) | (_, SyncMode::Group) => SyncMode::Group,
+            (SyncMode::Interval(a), SyncMode::Interval(b)) => SyncMode::Interval(a.min(b)),
+            (SyncMode::Interval(within), SyncMode::Os) | (SyncMode::Os, SyncMode::Interval(within)) => {
+                SyncMode::Interval(within)
+            }
+            (SyncMode::Os, SyncMode::Os) => SyncMode::Os,
+        }
+    }
+}
+
+/// The longest interval that can be written as text, in milliseconds: a minute.
+const INTERVAL_MS_MAX: u64 = 60_000;
+
+/// As operators write it: `group`, `os`, or `interval:` and milliseconds, at most a minute.
+impl FromStr for SyncMode {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<SyncMode, &'static str> {
+        match text {
+            "group" => return Ok(SyncMode::Group),
+            "os" => return Ok(SyncMode::Os),
+            _ => {}
+        }
+        let ms = text.strip_prefix("interval:").and_then(|ms| ms.parse().ok());
+        let ms = ms.filter(|ms| (1..=INTERVAL_MS_MAX).contains(ms));
+        let interval = ms.map(|ms| SyncMode::Interval(Duration::from_millis(ms)));
+        interval.ok_or("and must be group, os, or interval:MILLISECONDS, from interval:1 to interval:60000")
+    }
+}
+
 /// How soon operations have to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
     /// Somebody waits: the writer is woken now, and the session when it is durable.
     Sync,
+    /// Somebody waits, but not for more than this: the session is woken, and [`Session::durable`] counts
+    /// it, once it is written and will be synced as it says.
+    Written(SyncMode),
     /// Nobody waits: it rides in the next group, at the latest after `lazy_delay` or once the
     /// intake holds about 1 MiB. The session is not woken for it, but [`Session::durable`] counts it.
     Lazy,
@@ -95,6 +145,10 @@ pub(crate) struct Group {
     pub(crate) touched: Vec<Touched>,
     /// The last ticket in it.
     last: u64,
+    /// What those who wait for it wait for; nothing if nobody does.
+    awaited: Option<SyncMode>,
+    /// Something in it was lazy.
+    has_lazy: bool,
 }
 
 /// A session with operations in a group.
@@ -129,7 +183,7 @@ impl Session {
     ///
     /// When an operation takes 1 GiB or more, or an `Atomic` holds another one.
     pub fn append(&mut self, operations: impl IntoIterator<Item = Operation>, urgency: Urgency) -> Ticket {
-        let wants_wake = urgency == Urgency::Sync;
+        let wants_wake = urgency != Urgency::Lazy;
         let mut intake = lock(&self.hub.intake);
         let ticket = intake.take_in(operations);
         if self.round == intake.round {
@@ -228,7 +282,13 @@ impl Hub {
     }
 
     fn appended(&self, mut intake: MutexGuard<'_, Intake>, urgency: Urgency) {
-        intake.is_urgent |= urgency == Urgency::Sync || intake.bytes >= LAZY_BYTES_MAX;
+        let awaited = match urgency {
+            Urgency::Sync => Some(SyncMode::Group),
+            Urgency::Written(sync) => Some(sync),
+            Urgency::Lazy => None,
+        };
+        intake.is_urgent |= awaited.is_some() || intake.bytes >= LAZY_BYTES_MAX;
+        intake.group.wants(awaited);
         self.bytes.store(intake.bytes, Ordering::SeqCst);
         let must_wake = match intake.writer {
             Writer::Works => false,
@@ -396,6 +456,29 @@ impl Intake {
 }
 
 impl Group {
+    fn wants(&mut self, awaited: Option<SyncMode>) {
+        match (awaited, self.awaited) {
+            (None, _) => self.has_lazy = true,
+            (Some(a), Some(b)) => self.awaited = Some(a.stricter(b)),
+            (Some(a), None) => self.awaited = Some(a),
+        }
+    }
+
+    /// When it has to be synced, if what nobody waits for is synced as `lazy` says, and has `lazy_delay`
+    /// to wait for company.
+    pub(crate) fn take_sync(&mut self, lazy: SyncMode, lazy_delay: Duration) -> SyncMode {
+        let has_lazy = std::mem::take(&mut self.has_lazy);
+        match (self.awaited.take(), has_lazy) {
+            (None, _) => lazy,
+            (Some(awaited), false) => awaited,
+            // Those who wait for less than a sync are not made to wait for one.
+            (Some(awaited), true) if lazy == SyncMode::Group => {
+                awaited.stricter(SyncMode::Interval(lazy_delay))
+            }
+            (Some(awaited), true) => awaited.stricter(lazy),
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.operations.is_empty() && self.touched.is_empty()
     }

@@ -52,7 +52,7 @@ mod worker;
 
 pub use crate::error::Error;
 pub use crate::full::OnFull;
-pub use crate::intake::{Session, Ticket, Urgency};
+pub use crate::intake::{Session, SyncMode, Ticket, Urgency};
 pub use crate::operation::{Held, Operation, Parts, Publish, QueueId, Run, Runs, Seq};
 pub use crate::read::{Page, Stored, Then, Wanted};
 pub use crate::recovery::{Damage, DamageKind, Recovered, RecoveredQueue};

@@ -149,7 +149,8 @@ impl Log {
         Ok(())
     }
 
-    fn write(&mut self) -> Result<(), Error> {
+    /// Writes all that was appended.
+    pub(crate) fn write(&mut self) -> Result<(), Error> {
         if self.buffer.len() == 0 {
             return Ok(());
         }

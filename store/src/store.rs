@@ -11,7 +11,7 @@ use crate::commit::Commit;
 use crate::error::Error;
 use crate::fault::{Fault, Hook};
 use crate::full::{Full, OnFull};
-use crate::intake::{Hub, OnPoison, Session, Ticket, Urgency, lock};
+use crate::intake::{Hub, OnPoison, Session, SyncMode, Ticket, Urgency, lock};
 use crate::operation::Operation;
 use crate::read::{Page, Reader, Then, Wanted};
 use crate::recovery::{self, Recovered};
@@ -30,6 +30,8 @@ pub struct Options {
     pub checkpoint_interval: Duration,
     /// How long [`Urgency::Lazy`] operations wait for company; 50 ms by default.
     pub lazy_delay: Duration,
+    /// When operations that nobody waits for are synced; with their group by default.
+    pub sync: SyncMode,
     /// Above this many bytes in the intake [`Session::is_full`] holds; 16 MiB by default. As much
     /// again may be on its way to the disk.
     pub intake_bytes_max: usize,
@@ -50,6 +52,7 @@ impl Default for Options {
             segment_bytes: 64 << 20,
             checkpoint_interval: Duration::from_secs(1),
             lazy_delay: Duration::from_millis(50),
+            sync: SyncMode::Group,
             intake_bytes_max: 16 << 20,
             on_poison: None,
             on_full: None,
@@ -64,6 +67,7 @@ impl std::fmt::Debug for Options {
             .field("segment_bytes", &self.segment_bytes)
             .field("checkpoint_interval", &self.checkpoint_interval)
             .field("lazy_delay", &self.lazy_delay)
+            .field("sync", &self.sync)
             .field("intake_bytes_max", &self.intake_bytes_max)
             .finish_non_exhaustive()
     }
@@ -141,6 +145,8 @@ impl Store {
             log: start.log,
             checkpoint_interval: options.checkpoint_interval,
             lazy_delay: options.lazy_delay,
+            lazy_sync: options.sync,
+            sync_at: None,
             checkpoint_wanted: start.checkpoint_wanted,
             backup_wanted: start.backup_wanted,
             positions: Vec::new(),

@@ -1,5 +1,9 @@
 //! The confirm class: what a publisher is told, when, and in which order.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use crate::support::wire::{self, NO_PROPERTIES, PERSISTENT};
 use crate::support::*;
 
@@ -225,5 +229,83 @@ fn a_channel_is_either_confirming_or_transactional() {
     client.confirm();
     client.send(tx::Select {});
     let text = "PRECONDITION_FAILED - cannot switch from confirm to tx mode";
+    client.expect_error(ReplyCode::PreconditionFailed, text);
+}
+
+/// A broker that counts how often it syncs its log.
+fn broker_that_counts_syncs() -> (Broker, Arc<AtomicUsize>) {
+    let syncs = Arc::new(AtomicUsize::new(0));
+    let counter = syncs.clone();
+    let fault = move |step: &'static str| {
+        if step == "log.sync" {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    };
+    // No checkpoint, which syncs as well.
+    let checkpoint_interval = Duration::from_secs(3600);
+    let options =
+        store::Options { fault: Some(Arc::new(fault)), checkpoint_interval, ..store::Options::default() };
+    (Broker::on(options), syncs)
+}
+
+#[test]
+fn a_queue_says_what_its_confirms_wait_for() {
+    let (mut broker, syncs) = broker_that_counts_syncs();
+    let mut client = broker.client();
+    for (queue, sync) in [("safe", "group"), ("soon", "interval:60000"), ("fast", "os")] {
+        client.declare_durable_with(queue, arguments([("x-sync", Value::text(sync))]));
+    }
+    client.confirm();
+    let mut publish = |queue: &str, tag: u64| {
+        let before = syncs.load(Ordering::SeqCst);
+        client.publish_persistent("", queue, queue);
+        client.expect_ack(tag);
+        syncs.load(Ordering::SeqCst) - before
+    };
+
+    assert_eq!((publish("fast", 1), publish("soon", 2)), (0, 0));
+    assert!(publish("safe", 3) >= 1);
+
+    let mut client = broker.client();
+    client.exchange("both", "fanout");
+    client.bind("safe", "both", "");
+    client.bind("fast", "both", "");
+    client.confirm();
+    let before = syncs.load(Ordering::SeqCst);
+    client.publish_persistent("both", "", "the stricter one holds");
+    client.expect_ack(1);
+    assert!(syncs.load(Ordering::SeqCst) > before);
+
+    broker.restart();
+    let mut client = broker.client();
+    for (queue, count) in [("safe", 2), ("soon", 1), ("fast", 2)] {
+        assert_eq!(client.counts(queue).0, count, "{queue}");
+    }
+}
+
+#[test]
+fn a_sync_that_cannot_be_is_refused_and_a_second_declare_must_repeat_it() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    let declare = |value: Value| queue::Declare {
+        queue: "q".into(),
+        durable: true,
+        arguments: arguments([("x-sync", value)]),
+        ..Default::default()
+    };
+    let mut check = |value: Value, reason: &str| {
+        client.send(declare(value));
+        let text = format!("PRECONDITION_FAILED - invalid arg 'x-sync' for queue 'q' in vhost '/': {reason}");
+        client.expect_error(ReplyCode::PreconditionFailed, &text);
+    };
+
+    check(Value::text("never"), "{value_not_allowed,<<\"never\">>}");
+    check(Value::text("interval:0"), "{value_not_allowed,<<\"interval:0\">>}");
+    check(Value::Int(5), "\"expected string, got signedint\"");
+
+    client.declare_queue(declare(Value::text("os")));
+    client.send(declare(Value::text("group")));
+    let text = "PRECONDITION_FAILED - inequivalent arg 'x-sync' for queue 'q' in vhost '/': received 'group' but current is 'os'";
     client.expect_error(ReplyCode::PreconditionFailed, text);
 }
