@@ -50,14 +50,14 @@ fn a_crash_at_any_step_of_a_checkpoint_leaves_the_same_state() {
 
     let copies = std::mem::take(&mut *copies.lock().unwrap());
     let steps: BTreeSet<_> = copies.iter().map(|(step, _)| *step).collect();
-    assert_eq!(steps.len(), 6, "{steps:?}");
-    for (count, (step, copy)) in copies.iter().take(11).enumerate() {
+    assert_eq!(steps.len(), 7, "{steps:?}");
+    for (count, (step, copy)) in copies.iter().take(13).enumerate() {
         let recovered = reopen(copy.path());
 
         let found = seqs(&recovered, 1);
         let first: Vec<u64> = (0..50).collect();
         let second: Vec<u64> = [0].into_iter().chain(40..50).collect();
-        let expected = if count < 6 { first.clone() } else { second.clone() };
+        let expected = if count < 7 { first.clone() } else { second.clone() };
         // The group after the checkpoint may be in a copy of its last steps.
         assert!(found == expected || found == second, "{step}: {found:?}");
         assert!(recovered.damage.is_empty(), "{step}: {:?}", recovered.damage);

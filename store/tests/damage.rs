@@ -51,7 +51,11 @@ fn a_torn_tail_costs_only_what_is_torn() {
         let found = seqs(&recovered, 1);
         assert_eq!(found, (0..found.len() as u64).collect::<Vec<_>>());
         assert!(found.len() <= before && found.len() >= 200 - cut / 200 - 2);
-        assert!(recovered.damage.iter().all(|damage| damage.kind == DamageKind::TornTail));
+        assert!(
+            recovered.damage.iter().all(|damage| damage.kind == DamageKind::TornTail),
+            "{:?}",
+            recovered.damage
+        );
         before = found.len();
     }
 }
