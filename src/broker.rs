@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use hashbrown::HashMap;
-use store::{QueueId, RecoveredQueue, Store};
+use store::{Operation, QueueId, RecoveredQueue, Store, Urgency};
 use tracing::{error, info, warn};
 
 use crate::alarm::{self, Alarm, Cause, Siren};
 use crate::auth::{Access, Permission, TopicPermission, User, Users};
+use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::config::{Config, Seed};
 use crate::delivery::ConsumerId;
 use crate::error::Error;
 use crate::memory::Memory;
-use crate::queue::{DeleteIf, Surroundings, Tick};
+use crate::queue::{self, DeleteIf, Surroundings, Tick};
 use crate::roster::Roster;
 use crate::timers::Timers;
 use crate::vhost::definitions::{self, Definition, UserPermission, UserTopicPermission};
@@ -25,6 +26,8 @@ use crate::vhost::{QueueIds, Vhost};
 
 /// How often is looked whether messages take too much memory.
 const MEMORY_PERIOD: Duration = Duration::from_millis(100);
+/// The same while they do.
+const MEMORY_PERIOD_SHORT: Duration = Duration::from_millis(5);
 
 /// A running broker. Everything in it is shared by all connections.
 #[derive(Debug)]
@@ -39,6 +42,7 @@ pub struct Broker {
     ids: Arc<QueueIds>,
     last_consumer: AtomicU64,
     alarm: Alarm,
+    budget: Budget,
 }
 
 impl Broker {
@@ -77,7 +81,9 @@ impl Broker {
             }
         }
         let timers = Arc::new(Timers::new(clock.clone()));
-        let memory = Arc::new(Memory::new(config.message_memory_bytes_max));
+        let budget = Budget::new(config.memory_high_watermark, config.memory_bytes_total);
+        let spill_bytes = config.transient_memory_bytes_max.unwrap_or(budget.limit_bytes() as usize / 2);
+        let memory = Arc::new(Memory::new(config.message_memory_bytes_max, spill_bytes));
         let broker = Broker {
             roster: Roster::default(),
             vhosts: DashMap::new(),
@@ -86,6 +92,7 @@ impl Broker {
             ids: Arc::default(),
             last_consumer: AtomicU64::new(0),
             alarm,
+            budget,
             config,
         };
         broker.restore(recovered.definitions, recovered.queues);
@@ -127,6 +134,11 @@ impl Broker {
         users.authenticate(name, password).cloned().map(Arc::new)
     }
 
+    /// How much memory there is.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// What a user may do in a vhost.
     ///
     /// # Errors
@@ -148,11 +160,16 @@ impl Broker {
         }
     }
 
+    /// The memory of all queues.
+    pub fn memory(&self) -> &Memory {
+        &self.surroundings.memory
+    }
+
     /// Has queues that nobody touches give up memory that others need, until the caller stops polling.
     pub async fn keep_memory(&self) {
-        let mut tick = tokio::time::interval(MEMORY_PERIOD);
         loop {
-            tick.tick().await;
+            let is_over = self.surroundings.memory.is_over();
+            tokio::time::sleep(if is_over { MEMORY_PERIOD_SHORT } else { MEMORY_PERIOD }).await;
             if self.surroundings.memory.is_short() {
                 let vhosts: Vec<Arc<Vhost>> = self.vhosts.iter().map(|vhost| vhost.value().clone()).collect();
                 vhosts.iter().flat_map(|vhost| vhost.queues()).for_each(|queue| queue.page_out());
@@ -181,6 +198,15 @@ impl Broker {
             Definition::Binding(_) => 6,
         });
         let mut queues: HashMap<QueueId, RecoveredQueue> = queues.into_iter().map(|q| (q.queue, q)).collect();
+        let spilled = queues.extract_if(|id, _| queue::is_spill(*id));
+        let forgotten: Vec<Operation> = spilled.map(|(queue, _)| Operation::QueueDelete { queue }).collect();
+        if !forgotten.is_empty() {
+            info!(
+                queues = forgotten.len(),
+                "messages that were only written for want of memory are forgotten"
+            );
+            self.surroundings.store.append(forgotten, Urgency::Lazy);
+        }
         queues.keys().for_each(|&id| self.ids.reserve(id));
         // IMPORTANT: the numbers of deleted queues are not used again, though nobody knows them any more:
         // old records of such a queue may still be in the log. So each start begins above all before.

@@ -23,6 +23,11 @@ impl Budget {
         Budget { total, high_watermark }
     }
 
+    /// What the process may take before publishers have to wait, in octets.
+    pub fn limit_bytes(&self) -> u64 {
+        (self.total.0 as f64 * self.high_watermark) as u64
+    }
+
     /// Why publishers have to wait; nothing if there is room.
     pub fn shortage(&self) -> Option<String> {
         self.shortage_with(resident_bytes()?)
@@ -30,7 +35,7 @@ impl Budget {
 
     fn shortage_with(&self, used: u64) -> Option<String> {
         let (total, source) = self.total;
-        let limit = (total as f64 * self.high_watermark) as u64;
+        let limit = self.limit_bytes();
         (used > limit).then(|| {
             format!(
                 "low on memory: {used} bytes used, more than {limit}, memory_high_watermark {} of {total} ({source})",

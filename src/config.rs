@@ -45,6 +45,9 @@ pub struct Config {
     /// How much memory waiting messages may take, in octets, before queues leave the middle of long lines
     /// to the store.
     pub message_memory_bytes_max: usize,
+    /// How much memory waiting messages may take, in octets, before those that are not kept are written to
+    /// the store as well; by default half of what the high watermark allows.
+    pub transient_memory_bytes_max: Option<usize>,
     /// What the broker says of itself.
     pub server_properties: ServerProperties,
     /// Users, vhosts and permissions to be there after the start.
@@ -168,6 +171,7 @@ impl Default for Config {
             memory_high_watermark: 0.4,
             memory_bytes_total: None,
             message_memory_bytes_max: 32 * 1024 * 1024,
+            transient_memory_bytes_max: None,
             server_properties: ServerProperties::default(),
             seed: Seed::default(),
         }

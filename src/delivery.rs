@@ -15,6 +15,17 @@ pub struct ConsumerId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
+/// Whether the store has a message, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// It is in memory alone.
+    No,
+    /// It is persistent and its queue is durable: it survives a restart.
+    Kept,
+    /// Memory was short: the store has it, but it does not survive a restart.
+    Spilled,
+}
+
 /// A message in a queue, or out of it and not yet settled.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -22,8 +33,8 @@ pub struct Entry {
     pub seq: Seq,
     /// Whether it may have been delivered before.
     pub redelivered: bool,
-    /// Whether the store knows it: persistent, on a durable queue.
-    pub stored: bool,
+    /// Whether the store has it.
+    pub stored: Stored,
     /// When it is no longer to be delivered, in milliseconds since 1970; `u64::MAX` for never.
     pub expires_at_ms: u64,
     /// What it says.

@@ -16,14 +16,17 @@ const PAGE_BYTES_MAX: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct Memory {
     bytes_max: usize,
+    /// Above this even messages that the store does not have are written to it.
+    spill_bytes: usize,
     used_bytes: AtomicUsize,
     queues: AtomicUsize,
 }
 
 impl Memory {
-    /// `bytes_max` octets for all queues together.
-    pub fn new(bytes_max: usize) -> Self {
-        Memory { bytes_max, used_bytes: AtomicUsize::new(0), queues: AtomicUsize::new(0) }
+    /// `bytes_max` octets for all queues together before they leave to the store what it has, and
+    /// `spill_bytes` before it is given the rest.
+    pub fn new(bytes_max: usize, spill_bytes: usize) -> Self {
+        Memory { bytes_max, spill_bytes, used_bytes: AtomicUsize::new(0), queues: AtomicUsize::new(0) }
     }
 
     /// There is one queue more.
@@ -60,6 +63,20 @@ impl Memory {
         (self.bytes_max / 2 / queues).clamp(SHARE_BYTES_MIN.min(self.bytes_max), SHARE_BYTES_MAX)
     }
 
+    /// Whether the queues use so much that spilling does not keep up, and publishers have to be slower.
+    pub fn is_over(&self) -> bool {
+        self.used_bytes.load(Ordering::Relaxed) > self.spill_bytes.saturating_add(self.spill_bytes / 2)
+    }
+
+    /// What a queue may keep now of messages that the store does not have, in octets.
+    pub fn unstored_share_bytes(&self) -> usize {
+        if self.used_bytes.load(Ordering::Relaxed) <= self.spill_bytes {
+            return usize::MAX;
+        }
+        let queues = self.queues.load(Ordering::Relaxed).max(1);
+        (self.spill_bytes / 2 / queues).max(SHARE_BYTES_MIN.min(self.spill_bytes))
+    }
+
     /// How much a queue may have read at once, in octets.
     pub fn page_bytes(&self) -> usize {
         let queues = self.queues.load(Ordering::Relaxed).max(1);
@@ -73,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_share_is_everything_until_memory_is_short() {
-        let memory = Memory::new(100 << 20);
+        let memory = Memory::new(100 << 20, usize::MAX);
         (0..100).for_each(|_| memory.enter());
         memory.changed(0, 60 << 20);
         assert_eq!(memory.share_bytes(), usize::MAX);
@@ -85,5 +102,18 @@ mod tests {
         assert_eq!(memory.share_bytes(), SHARE_BYTES_MIN);
         memory.leave(20 << 20);
         assert_eq!(memory.share_bytes(), usize::MAX);
+    }
+
+    #[test]
+    fn nothing_is_spilled_before_there_is_need() {
+        let memory = Memory::new(1 << 20, 100 << 20);
+        (0..10).for_each(|_| memory.enter());
+        memory.changed(0, 100 << 20);
+        assert_eq!(memory.unstored_share_bytes(), usize::MAX);
+
+        memory.changed(0, 1);
+        assert_eq!((memory.unstored_share_bytes(), memory.is_over()), (5 << 20, false));
+        memory.changed(0, 50 << 20);
+        assert!(memory.is_over());
     }
 }

@@ -1,9 +1,11 @@
 //! A message as it travels through the broker: shared by all the queues it reached.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use amqp::Properties;
 use amqp::method::split_address;
+use smallvec::SmallVec;
 use store::Ticket;
 
 use crate::parts::Parts;
@@ -43,6 +45,14 @@ impl StoredBy {
     /// Notes the append.
     pub fn set(&self, ticket: Ticket) {
         self.0.store(ticket.0, Ordering::Relaxed);
+    }
+
+    /// Notes an append beside others: all of them have to be applied.
+    pub fn also(&self, ticket: Ticket) {
+        const NONE: u64 = u64::MAX;
+        let later = |before| Some(if before == NONE { ticket.0 } else { ticket.0.max(before) });
+        // It never gives up.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
     }
 }
 
@@ -89,6 +99,19 @@ impl Message {
     /// Octets it takes on its way to a consumer, about.
     pub fn wire_bytes(&self) -> usize {
         self.parts.size_bytes() + 64
+    }
+}
+
+/// The operation that stores a message for these queues.
+pub fn publish_operation(
+    message: &Arc<Message>,
+    destinations: SmallVec<[(store::QueueId, store::Seq); 1]>,
+) -> store::Publish {
+    store::Publish {
+        timestamp_ms: message.taken_at_ms,
+        expires_at_ms: message.expires_at_ms(),
+        destinations,
+        parts: store::Parts::Held(message.clone()),
     }
 }
 

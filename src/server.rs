@@ -11,7 +11,6 @@ use tracing::{error, info, warn};
 
 use crate::alarm::Siren;
 use crate::broker::Broker;
-use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::connection;
@@ -70,8 +69,8 @@ impl Server {
         let Server { listener, broker, siren } = self;
         let mut connections = JoinSet::new();
         let disk_free_bytes_min = broker.config.disk_free_bytes_min;
-        let budget = Budget::new(broker.config.memory_high_watermark, broker.config.memory_bytes_total);
-        let watching = siren.watch(&broker.config.data_dir, disk_free_bytes_min, || budget.shortage());
+        let watching =
+            siren.watch(&broker.config.data_dir, disk_free_bytes_min, || broker.budget().shortage());
         let timing = broker.keep_time();
         let tidying = broker.keep_memory();
         tokio::pin!(watching, timing, tidying);

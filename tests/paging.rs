@@ -218,3 +218,124 @@ fn a_long_queue_of_before_a_crash_is_there_at_once_and_whole() {
     assert_eq!(client.counts("q"), (3000, 0));
     assert_eq!(client.drain("q"), (0..3000).map(body).collect::<Vec<_>>());
 }
+
+/// A broker that keeps no more than a few messages in memory, whether they are kept or not.
+fn spilling() -> Broker {
+    Broker::with(|config| {
+        config.message_memory_bytes_max = 0;
+        config.transient_memory_bytes_max = Some(50_000);
+    })
+}
+
+fn fill_transient(client: &mut Client, queue: &str, from: u64, to: u64) {
+    (from..to).for_each(|n| client.publish("", queue, body(n)));
+    // All of them are in the queue when this is answered.
+    client.sync();
+}
+
+#[test]
+fn a_long_queue_of_transient_messages_is_spilled_and_comes_back_in_order() {
+    for durable in [false, true] {
+        let broker = spilling();
+        let (mut client, mut publisher) = (broker.client(), broker.client());
+        client.declare_queue(queue::Declare { queue: "q".into(), durable, ..Default::default() });
+        for round in 0..30 {
+            fill_transient(&mut publisher, "q", round * 100, (round + 1) * 100);
+        }
+        assert_eq!(client.counts("q"), (3000, 0));
+
+        client.qos(50, false);
+        client.consume("q", "c");
+        for n in 0..3000u64 {
+            let delivery = client.expect_delivery(&body(n));
+            assert!(!delivery.redelivered());
+            if n % 20 == 19 {
+                client.ack_through(n + 1);
+            }
+        }
+
+        client.expect_nothing();
+        assert_eq!(client.counts("q"), (0, 1));
+    }
+}
+
+#[test]
+fn persistent_and_transient_messages_keep_their_order_and_only_the_first_survive_a_restart() {
+    let mut broker = spilling();
+    let mut client = broker.client();
+    client.declare_durable("q");
+    for n in 0..2000 {
+        match n % 3 {
+            0 => client.publish_persistent("", "q", body(n)),
+            _ => client.publish("", "q", body(n)),
+        }
+        if n % 100 == 99 {
+            client.sync();
+        }
+    }
+    for n in 0..600 {
+        client.get("q", &body(n));
+    }
+    client.ack_through(0);
+    client.sync();
+
+    broker.restart();
+
+    let mut client = broker.client();
+    assert_eq!(client.counts("q").0, 467);
+    for n in (600..2000).filter(|n| n % 3 == 0) {
+        client.get("q", &body(n));
+    }
+    client.expect_empty("q");
+}
+
+#[test]
+fn spilled_messages_go_when_they_are_purged_and_with_their_queue_and_requeued_ones_come_again() {
+    let broker = spilling();
+    let mut client = broker.client();
+    client.declare("q");
+    for round in 0..10 {
+        fill_transient(&mut client, "q", round * 100, (round + 1) * 100);
+    }
+    for n in 0..300 {
+        client.get("q", &body(n));
+    }
+    client.nack(0, true, true);
+    client.sync();
+    assert_eq!(client.counts("q"), (1000, 0));
+    for n in 0..400 {
+        assert_eq!(client.get("q", &body(n)).redelivered(), n < 300);
+    }
+
+    client.send(queue::Purge { queue: "q".into(), nowait: false });
+    client.expect(queue::PurgeOk { message_count: 600 });
+    client.nack(0, true, true);
+    client.sync();
+    (0..400).for_each(|n| drop(client.get("q", &body(n))));
+    client.expect_empty("q");
+    client.send(queue::Delete { queue: "q".into(), ..Default::default() });
+    client.expect(queue::DeleteOk { message_count: 0 });
+    client.declare("q");
+    assert_eq!(client.counts("q"), (0, 0));
+}
+
+#[test]
+fn a_fanout_that_is_spilled_reaches_every_queue_once() {
+    let broker = spilling();
+    let mut client = broker.client();
+    client.exchange("f", "fanout");
+    for queue in ["a", "b", "c"] {
+        client.declare(queue);
+        client.bind(queue, "f", "");
+    }
+    for n in 0..1000 {
+        client.publish("f", "", body(n));
+        if n % 50 == 49 {
+            client.sync();
+        }
+    }
+    for queue in ["a", "b", "c"] {
+        (0..1000).for_each(|n| drop(client.get(queue, &body(n))));
+        client.expect_empty(queue);
+    }
+}

@@ -7,12 +7,12 @@ use amqp::{Exception, Header, Properties, ReplyCode, Value, frame, table};
 use bytes::Bytes;
 use exchanges::Matches;
 use smallvec::SmallVec;
-use store::{Operation, Parts, Publish, Ticket, Urgency};
+use store::{Operation, Ticket, Urgency};
 
 use super::assembly::Published;
 use super::roads::Meaning;
 use super::{Channel, Context, Mode};
-use crate::message::{Keys, Message, StoredBy, parse_ttl};
+use crate::message::{Keys, Message, StoredBy, parse_ttl, publish_operation};
 use crate::parts;
 use crate::queue;
 use crate::vhost::{REPLY_TO, is_reply_name};
@@ -105,19 +105,6 @@ impl Batch {
             kept.message.stored_by.set(ticket.unwrap_or(Ticket(0)));
         }
         (ticket, self.confirming.drain(..))
-    }
-}
-
-/// The operation that stores a message for these queues.
-pub fn publish_operation(
-    message: &Arc<Message>,
-    destinations: SmallVec<[(store::QueueId, store::Seq); 1]>,
-) -> Publish {
-    Publish {
-        timestamp_ms: message.taken_at_ms,
-        expires_at_ms: message.expires_at_ms(),
-        destinations,
-        parts: Parts::Held(message.clone()),
     }
 }
 

@@ -7,7 +7,7 @@ use store::{Operation, Runs, Urgency};
 
 use super::unacked::Unacked;
 use super::{Channel, Context, Flow, Mode};
-use crate::delivery::{ConsumerId, Entry};
+use crate::delivery::{ConsumerId, Entry, Stored};
 use crate::queue;
 
 /// What becomes of settled deliveries.
@@ -34,7 +34,8 @@ struct Group {
     queue: queue::Handle,
     consumer: Option<ConsumerId>,
     count: usize,
-    stored: Runs,
+    kept: Runs,
+    spilled: Runs,
 }
 
 impl Settlements {
@@ -51,21 +52,26 @@ impl Settlements {
                 queue: unacked.queue,
                 consumer: unacked.consumer,
                 count: 0,
-                stored: Runs::default(),
+                kept: Runs::default(),
+                spilled: Runs::default(),
             });
             self.groups.len() - 1
         });
         let group = &mut self.groups[at];
         group.count += 1;
-        if unacked.entry.stored {
-            group.stored.push(unacked.entry.seq);
+        match unacked.entry.stored {
+            Stored::No => {}
+            Stored::Kept => group.kept.push(unacked.entry.seq),
+            Stored::Spilled => group.spilled.push(unacked.entry.seq),
         }
     }
 
     /// The operations that make it last; for a commit, which stores them itself.
     pub fn operations(&self) -> impl Iterator<Item = Operation> + '_ {
-        let stored = self.groups.iter().filter(|g| !g.stored.is_empty());
-        stored.map(|g| Operation::Settle { queue: g.queue.id(), runs: g.stored.clone() })
+        let kept = self.groups.iter().map(|g| (g.queue.id(), &g.kept));
+        let spilled = self.groups.iter().map(|g| (g.queue.spill_id(), &g.spilled));
+        let stored = kept.chain(spilled).filter(|(_, runs)| !runs.is_empty());
+        stored.map(|(queue, runs)| Operation::Settle { queue, runs: runs.clone() })
     }
 
     /// Tells the store, then the queues, which deliver into the credit that came back.

@@ -11,11 +11,11 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 use store::{Operation, Seq, Urgency};
 
-use super::publish::{is_direct_reply, publish_operation};
+use super::publish::is_direct_reply;
 use super::settle::{Settlements, Verdict, requeue};
 use super::unacked::Unacked;
 use super::{Channel, Context, Flow, Mode, Then, Wait};
-use crate::message::Message;
+use crate::message::{Message, publish_operation};
 use crate::queue;
 
 /// What a transaction has gathered since it began.

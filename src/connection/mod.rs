@@ -47,6 +47,11 @@ const WRITE_BYTES_HIGH: usize = 8 * 1024 * 1024;
 /// How much of what a client publishes during an alarm is taken in before its socket is not read any more.
 const HELD_BYTES_MAX: usize = 256 * 1024;
 
+/// How long a publisher is not read while memory is short. Not longer, since it may be the one who has to
+/// acknowledge.
+const SLOW: Duration = Duration::from_millis(2);
+const SLOW_ROUNDS: u8 = 10;
+
 /// How long a client may take to close the socket of a connection that is over; RabbitMQ's own.
 const HANG_UP_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -151,6 +156,8 @@ struct Connection {
     /// It was the client who closed the connection, so it is the client who closes the socket: some
     /// take a socket that is closed before they have read close-ok for a failure.
     client_hangs_up: bool,
+    /// It has published while memory was short, and is not read for so many rounds, or until that is better.
+    slow_rounds: u8,
     /// The client has been told that publishers are blocked.
     is_told_blocked: bool,
     /// Channels that published during an alarm, and their frames since, which wait for its end. The
@@ -239,6 +246,7 @@ impl Connection {
             phase: Phase::Running,
             client_hangs_up: false,
             is_told_blocked: false,
+            slow_rounds: 0,
             blocked: Vec::new(),
             held: BytesMut::new(),
             wants_cancel_notices: capabilities.is_true("consumer_cancel_notify"),
@@ -295,6 +303,9 @@ impl Connection {
                 }
                 writable = socket.writable(), if !self.out.is_empty() => writable?,
                 () = self.outbox.rung() => {}
+                () = tokio::time::sleep(SLOW), if self.slow_rounds > 0 => {
+                    self.slow_rounds = if self.broker.memory().is_over() { self.slow_rounds - 1 } else { 0 };
+                }
                 changed = alarm.changed() => if changed { self.alarm_changed(&alarm) },
                 _ = tick.tick() => self.beat()?,
                 () = tokio::time::sleep_until(deadline.into()), if self.phase != Phase::Running => {}
@@ -311,6 +322,7 @@ impl Connection {
             && self.out.len() < WRITE_BYTES_HIGH
             && self.held.len() < HELD_BYTES_MAX
             && !self.session.is_full()
+            && self.slow_rounds == 0
     }
 
     /// Takes all whole frames off the read buffer.
@@ -649,6 +661,7 @@ impl Connection {
     /// Hands over what was published, acknowledged and returned.
     fn flush(&mut self) {
         if !self.batch.is_empty() {
+            self.slow_rounds = if self.broker.memory().is_over() { SLOW_ROUNDS } else { 0 };
             let (ticket, confirming) = self.batch.flush(&mut self.session);
             for number in confirming {
                 if let Some(channel) = self.channels.get_mut(&number) {
@@ -817,7 +830,11 @@ impl Connection {
 
     fn beat(&mut self) -> io::Result<()> {
         let now = Instant::now();
-        if self.parked.is_some() || self.held.len() >= HELD_BYTES_MAX || self.session.is_full() {
+        if self.parked.is_some()
+            || self.held.len() >= HELD_BYTES_MAX
+            || self.session.is_full()
+            || self.slow_rounds > 0
+        {
             // It is we who do not listen.
             self.heartbeat.heard(now);
         }

@@ -13,17 +13,18 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use amqp::Table;
-use store::{Operation, Page, QueueId, RecoveredQueue, Run, Seq, Store, Urgency, Wanted};
-use tracing::error;
+use smallvec::SmallVec;
+use store::{Operation, Page, QueueId, RecoveredQueue, Run, Seq, Store, SyncMode, Urgency, Wanted};
+use tracing::{error, info};
 
 pub use arguments::{Arguments, integer, other_type_text, type_name};
 pub use consumers::Consumer;
 pub use state::{Dead, DeleteIf, Got, Joined, Kept};
 
 use crate::clock::Clock;
-use crate::delivery::{ConnectionId, ConsumerId, Entry, Resume};
+use crate::delivery::{ConnectionId, ConsumerId, Entry, Resume, Stored};
 use crate::memory::Memory;
-use crate::message::Message;
+use crate::message::{Message, publish_operation};
 use crate::outbox::{Event, Outbox};
 use crate::parts::Parts;
 use crate::timers::Timers;
@@ -71,6 +72,14 @@ pub struct Surroundings {
     pub sync: store::SyncMode,
 }
 
+/// Set in the numbers under which the store has messages that it was given for want of memory.
+const SPILL: u64 = 1 << 63;
+
+/// Whether a number of the store stands for what was spilled of a queue: nothing that survives a restart.
+pub fn is_spill(id: QueueId) -> bool {
+    id.0 & SPILL != 0
+}
+
 /// A queue, shared by all who use it.
 #[derive(Clone)]
 pub struct Handle(Arc<Queue>);
@@ -94,6 +103,8 @@ struct Guarded {
     timer_at_ms: u64,
     /// What the state takes of the memory for messages.
     used_bytes: usize,
+    /// The store knows a queue for what was spilled.
+    has_spilled: bool,
 }
 
 /// What time has done to a queue.
@@ -110,7 +121,7 @@ impl Handle {
     pub fn new(id: QueueId, declaration: Declaration, next_seq: Seq, surroundings: Surroundings) -> Self {
         let now_ms = surroundings.clock.now_ms();
         let state = State::new(declaration.arguments, declaration.is_kept(), next_seq, now_ms);
-        let state = Mutex::new(Guarded { state, timer_at_ms: u64::MAX, used_bytes: 0 });
+        let state = Mutex::new(Guarded { state, timer_at_ms: u64::MAX, used_bytes: 0, has_spilled: false });
         surroundings.memory.enter();
         let handle = Handle(Arc::new(Queue { id, declaration, surroundings, state }));
         handle.set_timer(&mut handle.lock());
@@ -135,6 +146,11 @@ impl Handle {
     /// When its messages are synced.
     pub fn sync(&self) -> store::SyncMode {
         self.0.declaration.arguments.sync.unwrap_or(self.0.surroundings.sync)
+    }
+
+    /// The number under which the store has what was spilled of it.
+    pub fn spill_id(&self) -> QueueId {
+        QueueId(self.0.id.0 | SPILL)
     }
 
     /// A handle that does not keep it alive.
@@ -240,7 +256,14 @@ impl Handle {
     /// Why the condition does not hold.
     pub fn delete(&self, condition: DeleteIf) -> Result<Dead, Kept> {
         let now_ms = self.0.surroundings.clock.now_ms();
-        let (dead, consumers) = self.lock().state.delete(condition, now_ms)?;
+        let mut guarded = self.lock();
+        let (dead, consumers) = guarded.state.delete(condition, now_ms)?;
+        let has_spilled = guarded.has_spilled;
+        drop(guarded);
+        if has_spilled {
+            let forget = Operation::QueueDelete { queue: self.spill_id() };
+            self.0.surroundings.store.append(vec![forget], Urgency::Lazy);
+        }
         for consumer in consumers {
             consumer.outbox.send(Event::Cancel { channel: consumer.channel, consumer: consumer.id });
         }
@@ -283,13 +306,15 @@ impl Handle {
         guarded.state.deliver(now_ms, &|| Arc::new(self.clone()), &mut effects);
         self.turn_pages(&mut guarded, &mut effects);
         self.set_timer(&mut guarded);
+        let has_spilled = guarded.has_spilled;
         drop(guarded);
-        self.carry_out(effects);
+        self.carry_out(effects, has_spilled);
         result
     }
 
-    fn carry_out(&self, effects: Effects) {
-        let queue = self.0.id;
+    fn carry_out(&self, effects: Effects, has_spilled: bool) {
+        let (queue, spill) = (self.0.id, self.spill_id());
+        let has_kept = self.0.declaration.is_kept();
         let mut operations = Vec::new();
         if let Some(through) = effects.delivered_through {
             operations.push(Operation::Delivered { queue, through });
@@ -297,8 +322,17 @@ impl Handle {
         if !effects.gone.is_empty() {
             operations.push(Operation::Settle { queue, runs: effects.gone.into_iter().collect() });
         }
+        if !effects.gone_spilled.is_empty() {
+            let runs = effects.gone_spilled.into_iter().collect();
+            operations.push(Operation::Settle { queue: spill, runs });
+        }
         if !effects.gone_away.is_empty() {
-            operations.push(Operation::Purge { queue, runs: effects.gone_away });
+            if has_spilled {
+                operations.push(Operation::Purge { queue: spill, runs: effects.gone_away.clone() });
+            }
+            if has_kept {
+                operations.push(Operation::Purge { queue, runs: effects.gone_away });
+            }
         }
         if !operations.is_empty() {
             self.0.surroundings.store.append(operations, Urgency::Lazy);
@@ -307,39 +341,98 @@ impl Handle {
             error!(queue = ?self, messages = effects.missing, "messages that were kept cannot be brought back");
         }
         if let Some((run, bytes_max)) = effects.wanted {
-            let handle = self.downgrade();
-            let then = move |page| {
-                if let Some(queue) = handle.upgrade() {
-                    queue.page_in(run.first, page);
-                }
-            };
-            self.0.surroundings.store.read(Wanted { queue, run, bytes_max }, Box::new(then));
+            self.read(run, bytes_max, has_kept, has_spilled);
         }
         effects.ring.iter().for_each(|outbox| outbox.ring());
     }
 
     fn turn_pages(&self, guarded: &mut Guarded, effects: &mut Effects) {
         let Surroundings { memory, store, .. } = &self.0.surroundings;
-        let keep_bytes = memory.share_bytes();
-        let page_bytes = memory.page_bytes();
-        guarded.state.turn_pages(Allowance { keep_bytes, page_bytes, applied: store.applied() }, effects);
+        let allowance = Allowance {
+            keep_bytes: memory.share_bytes(),
+            keep_unstored_bytes: memory.unstored_share_bytes(),
+            page_bytes: memory.page_bytes(),
+            applied: store.applied(),
+        };
+        guarded.state.turn_pages(allowance, effects);
+        if !effects.spill.is_empty() {
+            self.spill(guarded, std::mem::take(&mut effects.spill));
+        }
         let used_bytes = guarded.state.bytes();
         memory.changed(guarded.used_bytes, used_bytes);
         guarded.used_bytes = used_bytes;
     }
 
-    /// The store has brought messages.
-    fn page_in(&self, first: Seq, page: Page) {
-        let mut messages = Vec::with_capacity(page.messages.len());
-        for stored in page.messages {
-            let [address, properties, body] = stored.parts;
-            let parts = Parts::gathered(&address, &properties, body);
-            match Message::from_parts(parts, stored.timestamp_ms) {
-                Some(message) => messages.push((stored.seq, Arc::new(message))),
-                None => error!(queue = ?self, seq = stored.seq.0, "a kept message has unreadable properties"),
+    /// Gives messages to the store. Under the queue's lock, so that it has them before it is told that they
+    /// are gone.
+    fn spill(&self, guarded: &mut Guarded, messages: Vec<(Seq, Arc<Message>)>) {
+        let queue = self.spill_id();
+        let mut operations = Vec::with_capacity(messages.len() + 1);
+        if !guarded.has_spilled {
+            info!(queue = ?self, "memory is short: messages that are not kept are written to the store");
+            guarded.has_spilled = true;
+            operations.push(Operation::QueueCreate { queue });
+        }
+        for (seq, message) in &messages {
+            let destinations = SmallVec::from([(queue, *seq)]);
+            operations.push(Operation::Publish(publish_operation(message, destinations)));
+        }
+        // At once, but nobody needs a sync.
+        let urgency = Urgency::Written(SyncMode::Os);
+        let ticket = self.0.surroundings.store.append(operations, urgency);
+        messages.iter().for_each(|(_, message)| message.stored_by.also(ticket));
+    }
+
+    /// Asks the store for messages: for those that are kept first, then for those that were spilled among
+    /// them.
+    fn read(&self, run: Run, bytes_max: usize, has_kept: bool, has_spilled: bool) {
+        let (queue, spill, handle) = (self.0.id, self.spill_id(), self.downgrade());
+        let page_in = move |kept: Page, spilled: Page| {
+            if let Some(queue) = handle.upgrade() {
+                queue.page_in(run.first, kept, spilled);
+            }
+        };
+        let store = self.0.surroundings.store.clone();
+        let nothing = Page { through: run.last, ..Page::default() };
+        match (has_kept, has_spilled) {
+            (true, true) => {
+                let asked = store.clone();
+                let then = move |kept: Page| {
+                    let run = Run { last: kept.through, ..run };
+                    let then = move |spilled| page_in(kept, spilled);
+                    asked.read(Wanted { queue: spill, run, bytes_max }, Box::new(then));
+                };
+                store.read(Wanted { queue, run, bytes_max }, Box::new(then));
+            }
+            (true, false) => {
+                let then = move |kept| page_in(kept, nothing);
+                store.read(Wanted { queue, run, bytes_max }, Box::new(then));
+            }
+            (false, _) => {
+                let then = move |spilled| page_in(nothing, spilled);
+                store.read(Wanted { queue: spill, run, bytes_max }, Box::new(then));
             }
         }
-        let run = Run { first, last: page.through };
+    }
+
+    /// The store has brought messages.
+    fn page_in(&self, first: Seq, kept: Page, spilled: Page) {
+        let through = kept.through.min(spilled.through);
+        let stored = |stored| move |message| (message, stored);
+        let kept = kept.messages.into_iter().map(stored(Stored::Kept));
+        let spilled = spilled.messages.into_iter().map(stored(Stored::Spilled));
+        let mut messages = Vec::with_capacity(kept.len() + spilled.len());
+        // What is behind the shorter of the two is read again.
+        for (found, stored) in kept.chain(spilled).filter(|(found, _)| found.seq <= through) {
+            let [address, properties, body] = found.parts;
+            let parts = Parts::gathered(&address, &properties, body);
+            match Message::from_parts(parts, found.timestamp_ms) {
+                Some(message) => messages.push((found.seq, stored, Arc::new(message))),
+                None => error!(queue = ?self, seq = found.seq.0, "a kept message has unreadable properties"),
+            }
+        }
+        messages.sort_unstable_by_key(|(seq, ..)| *seq);
+        let run = Run { first, last: through };
         self.act(|state, _, effects| state.page_in(run, messages, effects));
     }
 

@@ -10,10 +10,13 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::RangeBounds;
+use std::sync::Arc;
 
 use store::{Run, Runs, Seq, Ticket};
 
-use crate::delivery::Entry;
+use crate::delivery::{Entry, Stored};
+use crate::message::Message;
 
 /// What an entry takes beside its message, in octets, about.
 const ENTRY_BYTES: usize = 200;
@@ -36,6 +39,8 @@ pub struct Ready {
     newest: Seq,
     /// Numbers whose messages are still to come, though higher ones may be there.
     expected: BTreeSet<Seq>,
+    /// While nothing is away: the first of some messages that were spilled, which will be.
+    spilled: Option<Seq>,
     /// Numbers behind the first of the line whose messages did not stand in it. They, and those that
     /// are expected, are not the store's to bring back with the others.
     apart: BTreeSet<Seq>,
@@ -121,11 +126,12 @@ impl Ready {
 
     /// Takes everything: how many messages, the numbers of those that the store knows and that were in
     /// memory, and the runs of those that were away.
-    pub fn drain(&mut self) -> (usize, Vec<Seq>, Runs) {
+    pub fn drain(&mut self) -> (usize, Vec<(Seq, Stored)>, Runs) {
         let all = std::mem::take(self);
         let n = all.len();
         let here = all.returned.values().chain(all.front.entries()).chain(all.back.entries());
-        let stored = here.filter(|entry| entry.stored).map(|entry| entry.seq).collect();
+        let stored = here.map(|entry| (entry.seq, entry.stored)).filter(|(_, stored)| *stored != Stored::No);
+        let stored = stored.collect();
         let elsewhere: BTreeSet<Seq> = all.apart.union(&all.expected).copied().collect();
         let runs = all.away.map(|away| without(away.run, &elsewhere)).unwrap_or_default();
         (self.newest, self.expected) = (all.newest, all.expected);
@@ -138,26 +144,27 @@ impl Ready {
         self.due.first().map(|(at_ms, _)| *at_ms).into_iter().chain(first).min()
     }
 
-    /// Takes a message that is due by `now_ms`: its number, and whether the store knows it.
-    pub fn pop_expired(&mut self, now_ms: u64) -> Option<(Seq, bool)> {
+    /// Takes a message that is due by `now_ms`: its number, and whether the store has it; nothing is known
+    /// of that if it is away.
+    pub fn pop_expired(&mut self, now_ms: u64) -> Option<(Seq, Option<Stored>)> {
         // Those that have only the queue's time to live are due in their order.
         if self.first().is_some_and(|entry| entry.expires_at_ms <= now_ms) {
-            return self.pop().map(|entry| (entry.seq, entry.stored));
+            return self.pop().map(|entry| (entry.seq, Some(entry.stored)));
         }
         let (_, seq) = self.due.first().copied().filter(|(at_ms, _)| *at_ms <= now_ms)?;
         self.due.pop_first();
         if let Some(entry) = self.returned.remove(&seq) {
             self.returned_bytes -= bytes(&entry);
-            return Some((seq, entry.stored));
+            return Some((seq, Some(entry.stored)));
         }
         if let Some(entry) = self.front.take(seq).or_else(|| self.back.take(seq)) {
-            return Some((seq, entry.stored));
+            return Some((seq, Some(entry.stored)));
         }
         if let Some(away) = &mut self.away {
             away.count -= 1;
         }
         self.join();
-        Some((seq, true))
+        Some((seq, None))
     }
 
     /// Messages of before a start, which are all in the store: how many, in which run, and when those
@@ -169,20 +176,24 @@ impl Ready {
     }
 
     /// Lets go of messages in the middle until the line takes no more than `keep_bytes`, so far as the
-    /// store can bring them back: it has applied what was appended up to `applied`.
-    pub fn page_out(&mut self, keep_bytes: usize, applied: Ticket) {
+    /// store can bring them back: it has applied what was appended up to `applied`. If the queue `spills`,
+    /// those that the store does not have are waited for.
+    pub fn page_out(&mut self, keep_bytes: usize, applied: Ticket, spills: bool) {
         let keep_each = keep_bytes / 2;
-        let can_go = |entry: &Entry| entry.stored && entry.message.is_applied(applied);
-        if self.front.bytes > keep_each && self.front.len() > 1 && self.front.middle().is_some_and(can_go) {
-            self.front_out(keep_each, can_go);
+        let can_go = |entry: &Entry| entry.stored != Stored::No && entry.message.is_applied(applied);
+        let spilled = self.spilled.and_then(|seq| self.front.get(seq));
+        let last = self.front.last().filter(|_| self.away.is_some());
+        let is_ready = [self.front.middle(), spilled, last].into_iter().flatten().any(can_go);
+        if self.front.bytes > keep_each && self.front.len() > 1 && is_ready {
+            self.front_out(keep_each, can_go, if spills { 0 } else { STRANGERS_MAX });
         }
         let Some(away) = &mut self.away else { return };
         while self.back.bytes > keep_each
             && let Some(first) = self.back.first()
-            && (can_go(first) || !first.stored)
+            && (can_go(first) || (first.stored == Stored::No && !spills))
             && let Some(entry) = self.back.pop()
         {
-            if entry.stored {
+            if entry.stored != Stored::No {
                 away.run.last = entry.seq;
                 away.count += 1;
             } else {
@@ -194,8 +205,10 @@ impl Ready {
     }
 
     /// The far end of the front goes, but not the first message: somebody may be on the way to take it.
-    /// What is newest, and not applied yet, becomes the back.
-    fn front_out(&mut self, keep_bytes: usize, can_go: impl Fn(&Entry) -> bool) {
+    /// What is newest, and not applied yet, becomes the back. Of those that the store does not have so many
+    /// together are put aside; behind more of them it stops.
+    fn front_out(&mut self, keep_bytes: usize, can_go: impl Fn(&Entry) -> bool, strangers_max: usize) {
+        let mut strangers = 0;
         while self.front.bytes > keep_bytes
             && self.front.len() > 1
             && let Some(entry) = self.front.pop_last()
@@ -204,8 +217,16 @@ impl Ready {
                 Some(away) if can_go(&entry) => {
                     away.run.first = entry.seq;
                     away.count += 1;
+                    strangers = 0;
                 }
-                Some(_) => self.stand_apart(entry),
+                Some(_) if strangers < strangers_max => {
+                    strangers += 1;
+                    self.stand_apart(entry);
+                }
+                Some(_) => {
+                    self.front.push(entry);
+                    break;
+                }
                 None if can_go(&entry) => {
                     self.away = Some(Away { run: Run { first: entry.seq, last: entry.seq }, count: 1 });
                 }
@@ -213,6 +234,30 @@ impl Ready {
             }
         }
         self.join();
+    }
+
+    /// Up to `bytes_max` octets of messages that the store is to be given, next to what is away, or in the
+    /// middle. They count as spilled from now on, and go away once it has applied them. No more are taken
+    /// before these have gone.
+    pub fn spill(&mut self, keep_bytes: usize, bytes_max: usize) -> Vec<(Seq, Arc<Message>)> {
+        let mut batch = Vec::new();
+        if self.away.is_none() {
+            let is_on_its_way = self.spilled.is_some_and(|seq| self.front.get(seq).is_some());
+            if self.front.bytes > keep_bytes && !is_on_its_way {
+                let middle = self.front.slots.len() / 2;
+                self.front.spill(middle.., false, bytes_max, &mut batch);
+                self.spilled = batch.first().map(|(seq, _)| *seq);
+            }
+            return batch;
+        }
+        self.spilled = None;
+        if self.front.bytes > keep_bytes / 2 {
+            self.front.spill(1.., true, bytes_max, &mut batch);
+        }
+        if self.back.bytes > keep_bytes / 2 {
+            self.back.spill(0.., false, bytes_max, &mut batch);
+        }
+        batch
     }
 
     /// What the store should bring next; nothing if nothing is away.
@@ -283,6 +328,12 @@ impl Ready {
     }
 }
 
+/// So many messages that the store does not have, one behind the other, may be put aside.
+const STRANGERS_MAX: usize = 64;
+
+/// So many messages are looked at for some that can be spilled.
+const SPILL_LOOKS_MAX: usize = 65_536;
+
 /// A run without these numbers.
 fn without(run: Run, apart: &BTreeSet<Seq>) -> Runs {
     let mut runs = Runs::default();
@@ -329,6 +380,49 @@ impl Line {
 
     fn first(&self) -> Option<&Entry> {
         self.slots.front().and_then(|slot| slot.entry.as_ref())
+    }
+
+    fn last(&self) -> Option<&Entry> {
+        self.slots.back().and_then(|slot| slot.entry.as_ref())
+    }
+
+    fn get(&self, seq: Seq) -> Option<&Entry> {
+        let at = self.slots.binary_search_by_key(&seq, |slot| slot.seq).ok()?;
+        self.slots[at].entry.as_ref()
+    }
+
+    /// Marks messages of these slots as spilled, from one end on, up to the first that is.
+    fn spill(
+        &mut self,
+        slots: impl RangeBounds<usize>,
+        from_the_end: bool,
+        bytes_max: usize,
+        batch: &mut Vec<(Seq, Arc<Message>)>,
+    ) {
+        if self.slots.len() < 2 {
+            return;
+        }
+        let mut slots = self.slots.range_mut(slots);
+        let mut left = bytes_max;
+        for _ in 0..SPILL_LOOKS_MAX {
+            let next = if from_the_end { slots.next_back() } else { slots.next() };
+            let Some(slot) = next else { break };
+            let Some(entry) = &mut slot.entry else { continue };
+            match entry.stored {
+                Stored::Kept => {}
+                Stored::Spilled => break,
+                Stored::No => {
+                    let bytes = bytes(entry);
+                    entry.stored = Stored::Spilled;
+                    self.stored_bytes += bytes;
+                    batch.push((entry.seq, entry.message.clone()));
+                    left = left.saturating_sub(bytes);
+                    if left == 0 {
+                        break;
+                    }
+                }
+            }
+        }
     }
 
     /// One from about the middle.
@@ -397,13 +491,13 @@ impl Line {
     fn count_in(&mut self, entry: &Entry) {
         let bytes = bytes(entry);
         self.bytes += bytes;
-        self.stored_bytes += if entry.stored { bytes } else { 0 };
+        self.stored_bytes += if entry.stored == Stored::No { 0 } else { bytes };
     }
 
     fn count_out(&mut self, entry: &Entry) {
         let bytes = bytes(entry);
         self.bytes -= bytes;
-        self.stored_bytes -= if entry.stored { bytes } else { 0 };
+        self.stored_bytes -= if entry.stored == Stored::No { 0 } else { bytes };
     }
 
     fn drop_first_gaps(&mut self) {
@@ -432,7 +526,8 @@ pub(crate) mod tests {
         message.ttl_ms = (expires_at_ms != u64::MAX).then_some(expires_at_ms);
         message.stored_by = StoredBy::none();
         message.stored_by.set(Ticket(seq));
-        Entry { seq: Seq(seq), redelivered: false, stored: true, expires_at_ms, message: Arc::new(message) }
+        let (seq, message) = (Seq(seq), Arc::new(message));
+        Entry { seq, redelivered: false, stored: Stored::Kept, expires_at_ms, message }
     }
 
     fn seqs(ready: &mut Ready) -> Vec<u64> {
@@ -488,17 +583,39 @@ pub(crate) mod tests {
         let mut ready = Ready::default();
         (1..=100).for_each(|seq| ready.insert(entry(seq, u64::MAX)));
 
-        ready.page_out(0, Ticket(0));
+        ready.page_out(0, Ticket(0), false);
         assert_eq!(ready.away(), None);
-        ready.page_out(0, Ticket(60));
+        ready.page_out(0, Ticket(60), false);
         assert_eq!(ready.away(), Some(Run { first: Seq(2), last: Seq(60) }));
-        ready.page_out(0, Ticket(80));
+        ready.page_out(0, Ticket(80), false);
 
         assert_eq!(ready.away(), Some(Run { first: Seq(2), last: Seq(80) }));
         assert_eq!(
             (ready.pop().map(|entry| entry.seq), ready.has_next(), ready.len()),
             (Some(Seq(1)), false, 99)
         );
+    }
+
+    #[test]
+    fn what_the_store_does_not_have_is_spilled_until_little_is_left() {
+        let mut ready = Ready::default();
+        let unstored = |seq| Entry { stored: Stored::No, ..entry(seq, u64::MAX) };
+        (1..=1000).for_each(|seq| ready.insert(unstored(seq)));
+        let bytes_each = ready.bytes() / 1000;
+        let keep_bytes = 20 * bytes_each;
+
+        for round in 0..100 {
+            ready.insert(unstored(1001 + round));
+            ready.page_out(keep_bytes, Ticket(u64::MAX - 1), true);
+            ready.spill(keep_bytes, 30 * bytes_each);
+        }
+
+        assert!(
+            ready.bytes() <= 2 * keep_bytes,
+            "{} of {bytes_each} each are left",
+            ready.bytes() / bytes_each
+        );
+        assert_eq!(ready.len(), 1100);
     }
 
     #[derive(Clone, Debug)]
@@ -508,7 +625,8 @@ pub(crate) mod tests {
         Arrive,
         Pop,
         Return,
-        PageOut { keep: usize },
+        PageOut { keep: usize, spills: bool },
+        Spill { keep: usize, bytes: usize },
         PageIn { n: usize },
         Expire,
         Drain,
@@ -516,13 +634,14 @@ pub(crate) mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            8 => (prop::bool::weighted(0.9), prop::bool::weighted(0.2))
+            8 => (prop::bool::weighted(0.7), prop::bool::weighted(0.2))
                 .prop_map(|(stored, expires)| Step::Insert { stored, expires }),
             1 => Just(Step::Expect),
             1 => Just(Step::Arrive),
             4 => Just(Step::Pop),
             2 => Just(Step::Return),
-            3 => (0usize..3000).prop_map(|keep| Step::PageOut { keep }),
+            3 => (0usize..3000, any::<bool>()).prop_map(|(keep, spills)| Step::PageOut { keep, spills }),
+            3 => (0usize..3000, 0usize..2000).prop_map(|(keep, bytes)| Step::Spill { keep, bytes }),
             4 => (1usize..6).prop_map(|n| Step::PageIn { n }),
             1 => Just(Step::Expire),
             1 => Just(Step::Drain),
@@ -545,7 +664,8 @@ pub(crate) mod tests {
                 Step::Insert { stored, expires } => {
                     self.next += 1;
                     let at_ms = if *expires { self.next % 7 } else { u64::MAX };
-                    let entry = Entry { stored: *stored, ..entry(self.next, at_ms) };
+                    let stored = if *stored { Stored::Kept } else { Stored::No };
+                    let entry = Entry { stored, ..entry(self.next, at_ms) };
                     self.insert(ready, entry);
                 }
                 Step::Expect => {
@@ -578,7 +698,17 @@ pub(crate) mod tests {
                     // The others are settled.
                     self.out.drain(..).for_each(|entry| drop(self.store.remove(&entry.seq.0)));
                 }
-                Step::PageOut { keep } => ready.page_out(*keep, Ticket(self.next.saturating_sub(2))),
+                Step::PageOut { keep, spills } => {
+                    ready.page_out(*keep, Ticket(self.next.saturating_sub(2)), *spills);
+                }
+                Step::Spill { keep, bytes } => {
+                    for (seq, _) in ready.spill(*keep, *bytes) {
+                        let entry = self.ready.get_mut(&seq.0).expect("it is ready");
+                        assert_eq!(entry.stored, Stored::No);
+                        entry.stored = Stored::Spilled;
+                        self.store.insert(seq.0, entry.clone());
+                    }
+                }
                 Step::PageIn { n } => {
                     let Some(run) = ready.away() else { return };
                     let live = self.store.range(run.first.0..=run.last.0).map(|(_, entry)| entry.clone());
@@ -589,7 +719,8 @@ pub(crate) mod tests {
                 Step::Expire => {
                     while let Some((seq, stored)) = ready.pop_expired(3) {
                         let entry = self.ready.remove(&seq.0).expect("it was ready");
-                        assert!(entry.expires_at_ms <= 3 && stored == entry.stored);
+                        assert!(entry.expires_at_ms <= 3);
+                        assert!(stored.map_or(entry.stored != Stored::No, |stored| stored == entry.stored));
                     }
                     assert!(self.ready.values().all(|entry| entry.expires_at_ms > 3));
                 }
@@ -597,8 +728,9 @@ pub(crate) mod tests {
                     let (n, stored, runs) = ready.drain();
                     assert_eq!(n, self.ready.len());
                     let away = runs.iter().flat_map(|run| run.first.0..=run.last.0);
-                    let gone: Vec<u64> = stored.into_iter().map(|seq| seq.0).chain(away).collect();
-                    for entry in std::mem::take(&mut self.ready).into_values().filter(|e| e.stored) {
+                    let gone: Vec<u64> = stored.into_iter().map(|(seq, _)| seq.0).chain(away).collect();
+                    let ready = std::mem::take(&mut self.ready).into_values();
+                    for entry in ready.filter(|entry| entry.stored != Stored::No) {
                         assert!(gone.contains(&entry.seq.0), "{} is left in the store", entry.seq.0);
                     }
                     assert!(self.expected.iter().all(|seq| !gone.contains(seq)));
@@ -608,7 +740,7 @@ pub(crate) mod tests {
         }
 
         fn insert(&mut self, ready: &mut Ready, entry: Entry) {
-            if entry.stored {
+            if entry.stored != Stored::No {
                 self.store.insert(entry.seq.0, entry.clone());
             }
             self.ready.insert(entry.seq.0, entry.clone());

@@ -7,15 +7,19 @@ use store::{Run, Runs, Seq, Ticket};
 use super::arguments::Arguments;
 use super::consumers::{Consumer, Consumers};
 use super::ready::Ready;
-use crate::delivery::{ConsumerId, Entry, Resume};
+use crate::delivery::{ConsumerId, Entry, Resume, Stored};
 use crate::message::Message;
 use crate::outbox::Outbox;
 
 /// What a command asks its caller to do once the queue's lock is released.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// Stored messages that are gone from the queue.
+    /// Kept messages that are gone from the queue.
     pub gone: Vec<Seq>,
+    /// The same for spilled ones.
+    pub gone_spilled: Vec<Seq>,
+    /// What the store is to be given, for want of memory.
+    pub spill: Vec<(Seq, Arc<Message>)>,
     /// The same for messages that were not in memory.
     pub gone_away: Runs,
     /// What the store is to bring: live messages of this run, and about how many octets of them.
@@ -27,6 +31,19 @@ pub struct Effects {
     /// Connections with something new in their outboxes.
     pub ring: Vec<Arc<Outbox>>,
 }
+
+impl Effects {
+    fn is_gone(&mut self, seq: Seq, stored: Stored) {
+        match stored {
+            Stored::No => {}
+            Stored::Kept => self.gone.push(seq),
+            Stored::Spilled => self.gone_spilled.push(seq),
+        }
+    }
+}
+
+/// How much the store is given at once, in octets.
+const SPILL_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What a queue knows of its messages and consumers.
 #[derive(Debug)]
@@ -57,6 +74,8 @@ pub struct State {
 pub struct Allowance {
     /// Octets of messages that are in the store as well; no more than that stay in memory.
     pub keep_bytes: usize,
+    /// Octets of messages that are not; more are given to it.
+    pub keep_unstored_bytes: usize,
     /// About how many octets are brought back at once.
     pub page_bytes: usize,
     /// What the store has applied, it can bring back.
@@ -202,14 +221,14 @@ impl State {
         Entry {
             seq,
             redelivered,
-            stored: self.durable && message.persistent,
+            stored: if self.durable && message.persistent { Stored::Kept } else { Stored::No },
             expires_at_ms: ttl_ms.map_or(u64::MAX, |ttl| message.taken_at_ms.saturating_add(ttl)),
             message,
         }
     }
 
-    /// The store has brought what is live in a run.
-    pub fn page_in(&mut self, run: Run, messages: Vec<(Seq, Arc<Message>)>, effects: &mut Effects) {
+    /// The store has brought what is live in a run, in order: numbers, why it had them, and messages.
+    pub fn page_in(&mut self, run: Run, messages: Vec<(Seq, Stored, Arc<Message>)>, effects: &mut Effects) {
         self.is_reading = false;
         if self.is_deleted {
             return;
@@ -217,7 +236,10 @@ impl State {
         let delivered_below = self.delivered_below;
         let entries: Vec<Entry> = messages
             .into_iter()
-            .map(|(seq, message)| self.entry(seq, message, seq < delivered_below))
+            .map(|(seq, stored, message)| {
+                let redelivered = stored == Stored::Kept && seq < delivered_below;
+                Entry { stored, ..self.entry(seq, message, redelivered) }
+            })
             .collect();
         effects.missing = self.ready.page_in(run, entries);
         effects.ring.append(&mut self.getters);
@@ -225,8 +247,12 @@ impl State {
 
     /// Keeps what is in memory within bounds, and asks for what will be wanted.
     pub fn turn_pages(&mut self, allowance: Allowance, effects: &mut Effects) {
-        if self.ready.stored_bytes() > allowance.keep_bytes {
-            self.ready.page_out(allowance.keep_bytes, allowance.applied);
+        let spills = self.ready.bytes() > allowance.keep_unstored_bytes;
+        if spills || self.ready.stored_bytes() > allowance.keep_bytes {
+            self.ready.page_out(allowance.keep_bytes, allowance.applied, spills);
+        }
+        if spills {
+            effects.spill = self.ready.spill(allowance.keep_bytes, SPILL_BYTES_MAX);
         }
         let Some(run) = self.ready.away().filter(|_| !self.is_reading) else { return };
         let is_wanted = match self.ready.has_next() {
@@ -259,14 +285,12 @@ impl State {
             let entry = self.ready.pop().expect("there is a next one");
             let (seq, stored) = (entry.seq, entry.stored);
             let is_settled = turn.give(entry);
-            match (is_settled, stored) {
-                (true, true) => effects.gone.push(seq),
-                (true, false) => {}
-                (false, _) => {
-                    self.unacked += 1;
-                    if stored {
-                        through = through.max(seq.0);
-                    }
+            if is_settled {
+                effects.is_gone(seq, stored);
+            } else {
+                self.unacked += 1;
+                if stored == Stored::Kept {
+                    through = through.max(seq.0);
                 }
             }
         }
@@ -278,8 +302,9 @@ impl State {
     /// Lets go of the messages that are due.
     pub fn expire(&mut self, now_ms: u64, effects: &mut Effects) {
         while let Some((seq, stored)) = self.ready.pop_expired(now_ms) {
-            if stored {
-                effects.gone.push(seq);
+            match stored {
+                Some(stored) => effects.is_gone(seq, stored),
+                None => effects.gone_away.push(seq),
             }
         }
     }
@@ -323,11 +348,11 @@ impl State {
         };
         if !no_ack {
             self.unacked += 1;
-            if entry.stored {
+            if entry.stored == Stored::Kept {
                 self.mark_delivered(entry.seq.0.max(self.marked_delivered), effects);
             }
-        } else if entry.stored {
-            effects.gone.push(entry.seq);
+        } else {
+            effects.is_gone(entry.seq, entry.stored);
         }
         Got::Message(entry, self.ready.len())
     }
@@ -364,8 +389,8 @@ impl State {
     pub fn purge(&mut self, now_ms: u64, effects: &mut Effects) -> usize {
         self.expire(now_ms, effects);
         let (n, stored, away) = self.ready.drain();
-        effects.gone.extend(stored);
-        effects.gone_away = away;
+        stored.into_iter().for_each(|(seq, stored)| effects.is_gone(seq, stored));
+        away.iter().for_each(|run| effects.gone_away.push_run(run));
         n
     }
 

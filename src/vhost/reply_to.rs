@@ -9,7 +9,7 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use store::Seq;
 
-use crate::delivery::{ConsumerId, Delivery, Entry};
+use crate::delivery::{ConsumerId, Delivery, Entry, Stored};
 use crate::message::Message;
 use crate::outbox::Outbox;
 
@@ -72,7 +72,7 @@ impl Requesters {
         let entry = Entry {
             seq: Seq(0),
             redelivered: false,
-            stored: false,
+            stored: Stored::No,
             expires_at_ms: u64::MAX,
             message: message.clone(),
         };

@@ -57,6 +57,7 @@ impl Broker {
         // With 0 nothing stays in memory that the store can bring back: a hard life for every test.
         if let Ok(bytes) = std::env::var("GARENNE_TEST_MEMORY") {
             config.message_memory_bytes_max = bytes.parse().expect("a number of bytes");
+            config.transient_memory_bytes_max = Some(10 * config.message_memory_bytes_max);
         }
         change(&mut config);
         let clock = Clock::system();
