@@ -170,7 +170,7 @@ impl Default for Config {
             disk_free_bytes_min: 200_000_000,
             memory_high_watermark: 0.4,
             memory_bytes_total: None,
-            message_memory_bytes_max: 32 * 1024 * 1024,
+            message_memory_bytes_max: 12 * 1024 * 1024,
             transient_memory_bytes_max: None,
             server_properties: ServerProperties::default(),
             seed: Seed::default(),

@@ -87,7 +87,7 @@ impl Buffer {
     }
 
     pub(crate) fn clear(&mut self) {
-        const KEEP_BYTES: usize = 4 << 20;
+        const KEEP_BYTES: usize = 1 << 20;
         self.bytes.clear();
         self.bytes.shrink_to(KEEP_BYTES);
         self.loans.clear();
