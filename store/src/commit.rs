@@ -187,8 +187,7 @@ impl Commit {
         }
         let now = Instant::now();
         let Some(at) = due else { return Ok(Some(now + self.checkpoint_interval)) };
-        // A start reads no more than about two segments, and what died young goes young.
-        let is_busy = self.log.begun() >= 2 && now + self.checkpoint_interval * 7 / 8 >= at;
+        let is_busy = self.log.has_grown_much() && now + self.checkpoint_interval * 7 / 8 >= at;
         if now < at && !is_busy {
             return Ok(due);
         }

@@ -5,7 +5,7 @@
 //!
 //! All changes are [`Operation`]s. One writer thread gathers those of all sessions, writes them to a
 //! segmented log, syncs once for the whole group, tells the sessions, and only then applies them to
-//! its memory. About once a second the changed part of that memory goes to sled, the state database,
+//! its memory. Every few seconds the changed part of that memory goes to sled, the state database,
 //! and log segments without a live message go away. A start reads the state database, applies the
 //! log's tail with the same function, and tells the caller what is there as [`Recovered`]. Messages
 //! themselves stay in the log: a reading thread brings them a [`Page`] at a time.

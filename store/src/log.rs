@@ -50,8 +50,9 @@ pub(crate) struct Log {
     preparation: Option<Preparation>,
     /// All segments that are complete, with the bytes of their files.
     segments: BTreeMap<u64, u64>,
-    /// How many segments were begun since [`Log::take_demand`].
+    /// How many segments were begun, and how many bytes appended, since [`Log::take_demand`].
     begun: usize,
+    appended_bytes: u64,
 
     segment: u64,
     seed: u32,
@@ -87,6 +88,7 @@ impl Log {
             preparation: None,
             segments,
             begun: 0,
+            appended_bytes: 0,
             segment,
             seed: record::seed(segment),
             file,
@@ -128,6 +130,7 @@ impl Log {
         self.buffer.finish(mark, self.seed);
         let position = Position { len: len as u32, ..self.position() };
         self.end += len as u64;
+        self.appended_bytes += len as u64;
         if self.buffer.len() >= WRITE_BYTES {
             self.write()?;
         }
@@ -237,6 +240,7 @@ impl Log {
     /// ready or being made ready is enough for a log at rest.
     pub(crate) fn take_demand(&mut self) -> usize {
         let at_rest = usize::from(self.preparation.is_none());
+        self.appended_bytes = 0;
         std::mem::take(&mut self.begun).clamp(at_rest, SPARES_MAX)
     }
 
@@ -245,9 +249,10 @@ impl Log {
         self.begun == 0 && self.pool.spares() > usize::from(self.preparation.is_none())
     }
 
-    /// How many segments were begun since [`Log::take_demand`].
-    pub(crate) fn begun(&self) -> usize {
-        self.begun
+    /// Whether so much has come since the last checkpoint that the next one should not wait: a start would
+    /// have to read it, and what died young could go.
+    pub(crate) fn has_grown_much(&self) -> bool {
+        self.appended_bytes >= self.segment_bytes / 2
     }
 
     /// The segments that are complete, with the bytes of their files.

@@ -26,7 +26,8 @@ pub struct Options {
     /// The size of a log segment in bytes, 4 KiB to 1 GiB; 64 MiB by default. A larger record gets a
     /// segment of its own.
     pub segment_bytes: u64,
-    /// How long changes may be only in the log; 1 s by default. A start reads about this much log.
+    /// How long changes may be only in the log; 5 s by default, or an eighth of it after half a segment of
+    /// them. A start reads about this much log.
     pub checkpoint_interval: Duration,
     /// How long [`Urgency::Lazy`] operations wait for company; 50 ms by default.
     pub lazy_delay: Duration,
@@ -50,7 +51,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             segment_bytes: 64 << 20,
-            checkpoint_interval: Duration::from_secs(1),
+            checkpoint_interval: Duration::from_secs(5),
             lazy_delay: Duration::from_millis(50),
             sync: SyncMode::Group,
             intake_bytes_max: 16 << 20,
