@@ -14,6 +14,8 @@ use crate::rewrite;
 use crate::state::State;
 use crate::worker::Worker;
 
+/// So many changed definitions are not left to wait for a checkpoint.
+const DEFINITIONS_MAX: usize = 512;
 /// Buffers keep room for this many operations between groups.
 const KEEP_OPERATIONS: usize = 16 << 10;
 
@@ -181,13 +183,16 @@ impl Commit {
         worker: &Worker<Snapshot>,
     ) -> Result<Option<Instant>, Error> {
         let is_wanted = self.checkpoint_wanted || self.log.has_much_to_spare();
-        let is_wanted = is_wanted || lock(&self.state).is_dirty();
+        let state = lock(&self.state);
+        let is_wanted = is_wanted || state.is_dirty();
+        let has_much = self.log.has_grown_much() || state.definitions.dirty() >= DEFINITIONS_MAX;
+        drop(state);
         if !is_wanted && !self.is_settling {
             return Ok(None);
         }
         let now = Instant::now();
         let Some(at) = due else { return Ok(Some(now + self.checkpoint_interval)) };
-        let is_busy = self.log.has_grown_much() && now + self.checkpoint_interval * 7 / 8 >= at;
+        let is_busy = has_much && now + self.checkpoint_interval * 7 / 8 >= at;
         if now < at && !is_busy {
             return Ok(due);
         }

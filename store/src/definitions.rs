@@ -55,7 +55,12 @@ impl Definitions {
     }
 
     pub(crate) fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+        self.dirty() > 0
+    }
+
+    /// How many have changed since they were last asked for.
+    pub(crate) fn dirty(&self) -> usize {
+        self.dirty.len()
     }
 
     /// What has changed since it was last asked; `None` is gone.
