@@ -97,10 +97,6 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error + Send + Sy
         ..store::Options::default()
     };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    // Otherwise the connection that a publish wakes, a consumer's, waits until the publisher's own task has
-    // its fill, on the same core, while the others are idle: a third less throughput with two cores.
-    #[cfg(tokio_unstable)]
-    runtime.disable_lifo_slot();
     let runtime = runtime.thread_stack_size(STACK_BYTES).enable_all().build()?;
     runtime.block_on(async {
         let (trigger, shutdown) = shutdown::channel();
