@@ -59,8 +59,7 @@ impl Memory {
         if !self.is_short() {
             return usize::MAX;
         }
-        let queues = self.queues.load(Ordering::Relaxed).max(1);
-        (self.bytes_max / 2 / queues).clamp(SHARE_BYTES_MIN.min(self.bytes_max), SHARE_BYTES_MAX)
+        self.per_queue(self.bytes_max / 2).clamp(SHARE_BYTES_MIN.min(self.bytes_max), SHARE_BYTES_MAX)
     }
 
     /// Whether the queues use so much that spilling does not keep up, and publishers have to be slower.
@@ -73,14 +72,16 @@ impl Memory {
         if self.used_bytes.load(Ordering::Relaxed) <= self.spill_bytes {
             return usize::MAX;
         }
-        let queues = self.queues.load(Ordering::Relaxed).max(1);
-        (self.spill_bytes / 2 / queues).max(SHARE_BYTES_MIN.min(self.spill_bytes))
+        self.per_queue(self.spill_bytes / 2).max(SHARE_BYTES_MIN.min(self.spill_bytes))
     }
 
     /// How much a queue may have read at once, in octets.
     pub fn page_bytes(&self) -> usize {
-        let queues = self.queues.load(Ordering::Relaxed).max(1);
-        (self.bytes_max / 4 / queues).clamp(SHARE_BYTES_MIN.min(self.bytes_max), PAGE_BYTES_MAX)
+        self.per_queue(self.bytes_max / 4).clamp(SHARE_BYTES_MIN.min(self.bytes_max), PAGE_BYTES_MAX)
+    }
+
+    fn per_queue(&self, bytes: usize) -> usize {
+        bytes / self.queues.load(Ordering::Relaxed).max(1)
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Message {
     pub stored_by: StoredBy,
 }
 
-/// The append that stores a message. Set once, after the message has gone to its queues.
+/// The last append that stores a message; noted after the message has gone to its queues.
 #[derive(Debug)]
 pub struct StoredBy(AtomicU64);
 
@@ -42,13 +42,9 @@ impl StoredBy {
         StoredBy(AtomicU64::new(u64::MAX))
     }
 
-    /// Notes the append.
-    pub fn set(&self, ticket: Ticket) {
-        self.0.store(ticket.0, Ordering::Relaxed);
-    }
-
-    /// Notes an append beside others: all of them have to be applied.
-    pub fn also(&self, ticket: Ticket) {
+    /// Notes an append. A message may have several, for several queues, noted in any order: it is stored
+    /// when all of them are applied.
+    pub fn add(&self, ticket: Ticket) {
         const NONE: u64 = u64::MAX;
         let later = |before| Some(if before == NONE { ticket.0 } else { ticket.0.max(before) });
         // It never gives up.
@@ -143,6 +139,16 @@ pub fn parse_ttl(expiration: &[u8]) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_is_stored_when_the_last_of_its_appends_is_whatever_their_order() {
+        for tickets in [[5, 9, 0], [9, 0, 5]] {
+            let stored_by = StoredBy::none();
+            tickets.iter().for_each(|ticket| stored_by.add(Ticket(*ticket)));
+
+            assert_eq!(stored_by.0.load(Ordering::Relaxed), 9);
+        }
+    }
 
     #[test]
     fn an_expiration_is_a_number_of_milliseconds() {

@@ -23,6 +23,19 @@ fn fill(client: &mut Client, queue: &str, from: u64, to: u64) {
     client.close_channel();
 }
 
+/// Takes messages 0 to `count` (a multiple of 20) with acknowledgements, each for the first time.
+fn consume_in_order(client: &mut Client, queue: &str, count: u64) {
+    client.qos(50, false);
+    client.consume(queue, "c");
+    for n in 0..count {
+        let delivery = client.expect_delivery(&body(n));
+        assert!(!delivery.redelivered());
+        if n % 20 == 19 {
+            client.ack_through(n + 1);
+        }
+    }
+}
+
 #[test]
 fn a_long_queue_comes_back_in_order_and_each_message_once() {
     let broker = forgetful();
@@ -31,15 +44,7 @@ fn a_long_queue_comes_back_in_order_and_each_message_once() {
     fill(&mut client, "q", 0, 3000);
     assert_eq!(client.counts("q"), (3000, 0));
 
-    client.qos(50, false);
-    client.consume("q", "c");
-    for n in 0..3000u64 {
-        let delivery = client.expect_delivery(&body(n));
-        assert!(!delivery.redelivered());
-        if n % 20 == 19 {
-            client.ack_through(n + 1);
-        }
-    }
+    consume_in_order(&mut client, "q", 3000);
 
     client.ack_through(0);
     client.expect_nothing();
@@ -244,15 +249,7 @@ fn a_long_queue_of_transient_messages_is_spilled_and_comes_back_in_order() {
         }
         assert_eq!(client.counts("q"), (3000, 0));
 
-        client.qos(50, false);
-        client.consume("q", "c");
-        for n in 0..3000u64 {
-            let delivery = client.expect_delivery(&body(n));
-            assert!(!delivery.redelivered());
-            if n % 20 == 19 {
-                client.ack_through(n + 1);
-            }
-        }
+        consume_in_order(&mut client, "q", 3000);
 
         client.expect_nothing();
         assert_eq!(client.counts("q"), (0, 1));

@@ -102,7 +102,7 @@ impl Batch {
             (!self.operations.is_empty()).then(|| session.append(self.operations.drain(..), urgency));
         for kept in self.kept.drain(..) {
             // Of a message that has missed its queue nobody will ask.
-            kept.message.stored_by.set(ticket.unwrap_or(Ticket(0)));
+            kept.message.stored_by.add(ticket.unwrap_or(Ticket(0)));
         }
         (ticket, self.confirming.drain(..))
     }

@@ -146,7 +146,8 @@ impl Channel {
                 let Some(seq) = queue.reserve() else { continue };
                 if message.persistent && queue.declaration().is_kept() {
                     stored.push((queue.id(), seq));
-                    sync = Some(queue.sync().stricter(sync.unwrap_or(queue.sync())));
+                    let own = queue.sync();
+                    sync = Some(sync.map_or(own, |other: store::SyncMode| other.stricter(own)));
                 }
                 inserts.entry(queue).or_default().push((seq, message.clone()));
             }
@@ -172,7 +173,7 @@ impl Channel {
         }
         let urgency = Urgency::Written(sync.unwrap_or_default());
         let ticket = context.session.append([Operation::Atomic(operations)], urgency);
-        kept.iter().for_each(|message| message.stored_by.set(ticket));
+        kept.iter().for_each(|message| message.stored_by.add(ticket));
         Ok(Flow::Wait(Wait { ticket, then: Then::Commit(Box::new(commit), reply) }))
     }
 

@@ -380,7 +380,7 @@ impl Handle {
         // At once, but nobody needs a sync.
         let urgency = Urgency::Written(SyncMode::Os);
         let ticket = self.0.surroundings.store.append(operations, urgency);
-        messages.iter().for_each(|(_, message)| message.stored_by.also(ticket));
+        messages.iter().for_each(|(_, message)| message.stored_by.add(ticket));
     }
 
     /// Asks the store for messages: for those that are kept first, then for those that were spilled among

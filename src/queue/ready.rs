@@ -525,7 +525,7 @@ pub(crate) mod tests {
         let mut message = message.unwrap();
         message.ttl_ms = (expires_at_ms != u64::MAX).then_some(expires_at_ms);
         message.stored_by = StoredBy::none();
-        message.stored_by.set(Ticket(seq));
+        message.stored_by.add(Ticket(seq));
         let (seq, message) = (Seq(seq), Arc::new(message));
         Entry { seq, redelivered: false, stored: Stored::Kept, expires_at_ms, message }
     }

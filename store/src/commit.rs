@@ -213,10 +213,12 @@ impl Commit {
         if self.rewriter.is_busy() {
             return true;
         }
-        lock(&self.state).queues.set_weights(std::mem::take(&mut lock(&self.weighed)));
+        let mut state = lock(&self.state);
+        state.queues.set_weights(std::mem::take(&mut lock(&self.weighed)));
         let files: BTreeMap<u64, u64> = self.log.files().filter(|(id, _)| *id < before).collect();
         self.rewritten.retain(|id| files.contains_key(id));
-        let mut chosen = rewrite::sparse(&files, lock(&self.state).queues.weights());
+        let mut chosen = rewrite::sparse(&files, state.queues.weights());
+        drop(state);
         chosen.retain(|id| self.rewritten.insert(*id));
         if chosen.is_empty() {
             return false;

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
@@ -22,6 +21,7 @@ use crate::record::{self, Parsed};
 use crate::recovery::{Damage, DamageKind};
 use crate::segment;
 use crate::state::State;
+use crate::walk::read_range;
 
 /// Records this near to each other are read at once,
 const GAP_BYTES: u64 = 4 << 10;
@@ -209,15 +209,8 @@ impl Reader {
     /// As much of the range as there is.
     fn bytes(&mut self, segment: u64, offset: u64, len: usize) -> Bytes {
         let mut bytes = vec![0; len];
-        let mut read = 0;
-        if let Some(file) = self.file(segment) {
-            while read < len {
-                match file.read_at(&mut bytes[read..], offset + read as u64) {
-                    Ok(0) | Err(_) => break,
-                    Ok(count) => read += count,
-                }
-            }
-        }
+        // What cannot be read is missed, and reported, by message.
+        let read = self.file(segment).map_or(0, |file| read_range(file, offset, &mut bytes).0);
         bytes.truncate(read);
         Bytes::from(bytes)
     }

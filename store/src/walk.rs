@@ -116,17 +116,23 @@ impl Walk {
     }
 
     fn read_into(&self, at: u64, bytes: &mut [u8]) -> Result<usize, Error> {
-        let mut read = 0;
-        while read < bytes.len() {
-            match self.file.read_at(&mut bytes[read..], at + read as u64) {
-                Ok(0) => break,
-                Ok(count) => read += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::io(&self.path)(error)),
-            }
-        }
-        Ok(read)
+        let (read, result) = read_range(&self.file, at, bytes);
+        result.map(|()| read).map_err(Error::io(&self.path))
     }
+}
+
+/// Reads as much of the range as there is. How much that was, also if it ended in an error.
+pub(crate) fn read_range(file: &File, at: u64, bytes: &mut [u8]) -> (usize, io::Result<()>) {
+    let mut read = 0;
+    while read < bytes.len() {
+        match file.read_at(&mut bytes[read..], at + read as u64) {
+            Ok(0) => break,
+            Ok(count) => read += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (read, Err(error)),
+        }
+    }
+    (read, Ok(()))
 }
 
 #[cfg(test)]
