@@ -1,6 +1,6 @@
 //! What the broker has for a connection: deliveries and news, put there by others, taken by its task.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use amqp::Exception;
@@ -35,6 +35,8 @@ pub struct Outbox {
     inner: Mutex<Inner>,
     /// Octets of the messages inside.
     bytes: AtomicUsize,
+    /// The client does not take what has been written for it.
+    is_clogged: AtomicBool,
     /// Rings for new events, and for progress of the store.
     bell: Notify,
 }
@@ -79,6 +81,18 @@ impl Outbox {
     /// Whether `more` octets still fit.
     pub fn has_room_for(&self, more: usize) -> bool {
         self.bytes.load(Ordering::SeqCst) + more < OUTBOX_BYTES_MAX
+    }
+
+    /// Notes whether the client takes what is written for it.
+    pub fn set_clogged(&self, is_clogged: bool) {
+        if is_clogged != self.is_clogged() {
+            self.is_clogged.store(is_clogged, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it is the client that is slow, and not this broker.
+    pub fn is_clogged(&self) -> bool {
+        self.is_clogged.load(Ordering::Relaxed)
     }
 
     /// Remembers a consumer that found no room for `more` octets; false if there is room by now.

@@ -13,6 +13,7 @@ use super::assembly::Published;
 use super::roads::Meaning;
 use super::{Channel, Context, Mode};
 use crate::message::{Keys, Message, StoredBy, parse_ttl, publish_operation};
+use crate::outbox::Outbox;
 use crate::parts;
 use crate::queue;
 use crate::vhost::{REPLY_TO, is_reply_name};
@@ -27,6 +28,8 @@ pub struct Batch {
     /// Channels in confirm mode that published.
     confirming: Vec<u16>,
     operations: Vec<Operation>,
+    /// A queue that has more than its consumers have been given, and wants no more for a while.
+    pub ahead_in: Option<queue::Handle>,
 }
 
 #[derive(Debug)]
@@ -78,10 +81,18 @@ impl Batch {
 
     /// Hands everything over: to the queues, which deliver at once, and to the store. Returns what the
     /// publishes wait for (`None` if nothing was stored) and the channels that want to confirm them.
-    pub fn flush(&mut self, session: &mut store::Session) -> (Option<Ticket>, std::vec::Drain<'_, u16>) {
+    pub fn flush(
+        &mut self,
+        session: &mut store::Session,
+        outbox: &Arc<Outbox>,
+    ) -> (Option<Ticket>, std::vec::Drain<'_, u16>) {
         let mut firsts: SmallVec<[_; 4]> = SmallVec::new();
         for batch in &mut self.queues {
-            firsts.push(batch.queue.enqueue(&mut batch.messages));
+            let enqueued = batch.queue.enqueue(&mut batch.messages, outbox);
+            firsts.push(enqueued.map(|enqueued| enqueued.first));
+            if enqueued.is_some_and(|enqueued| enqueued.holds_up) {
+                self.ahead_in = Some(batch.queue.clone());
+            }
         }
         for Kept { message, places } in &self.kept {
             let stored = places.iter().filter_map(|&(at, n)| {

@@ -52,6 +52,9 @@ const HELD_BYTES_MAX: usize = 256 * 1024;
 const SLOW: Duration = Duration::from_millis(2);
 const SLOW_ROUNDS: u8 = 10;
 
+/// How long a publisher that is ahead of consumers waits before it looks by itself whether it still is.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// How long a client may take to close the socket of a connection that is over; RabbitMQ's own.
 const HANG_UP_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -303,6 +306,7 @@ impl Connection {
                 }
                 writable = socket.writable(), if !self.out.is_empty() => writable?,
                 () = self.outbox.rung() => {}
+                () = tokio::time::sleep(LOOK_AGAIN), if self.batch.ahead_in.is_some() => {}
                 () = tokio::time::sleep(SLOW), if self.slow_rounds > 0 => {
                     self.slow_rounds = if self.broker.memory().is_over() { self.slow_rounds - 1 } else { 0 };
                 }
@@ -323,6 +327,7 @@ impl Connection {
             && self.held.len() < HELD_BYTES_MAX
             && !self.session.is_full()
             && self.slow_rounds == 0
+            && self.batch.ahead_in.is_none()
     }
 
     /// Takes all whole frames off the read buffer.
@@ -359,6 +364,7 @@ impl Connection {
             self.handle_input();
         }
         self.flush();
+        self.batch.ahead_in.take_if(|queue| !queue.holds_up(&self.outbox));
         if self.out.len() < WRITE_BYTES_LOW {
             self.take_outbox();
         }
@@ -662,7 +668,7 @@ impl Connection {
     fn flush(&mut self) {
         if !self.batch.is_empty() {
             self.slow_rounds = if self.broker.memory().is_over() { SLOW_ROUNDS } else { 0 };
-            let (ticket, confirming) = self.batch.flush(&mut self.session);
+            let (ticket, confirming) = self.batch.flush(&mut self.session, &self.outbox);
             for number in confirming {
                 if let Some(channel) = self.channels.get_mut(&number) {
                     channel.sent(ticket.unwrap_or(Ticket(0)));
@@ -817,10 +823,14 @@ impl Connection {
                         self.heartbeat.heard(now);
                     }
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.outbox.set_clogged(true);
+                    return Ok(());
+                }
                 Err(e) => return Err(e),
             }
         }
+        self.outbox.set_clogged(false);
         if self.out.len() < WRITE_BYTES_LOW && !self.outbox.is_empty() {
             // More was left in the outbox than could be taken: come round again.
             self.outbox.ring();
@@ -834,6 +844,7 @@ impl Connection {
             || self.held.len() >= HELD_BYTES_MAX
             || self.session.is_full()
             || self.slow_rounds > 0
+            || self.batch.ahead_in.is_some()
         {
             // It is we who do not listen.
             self.heartbeat.heard(now);

@@ -44,6 +44,8 @@ struct Member {
     /// Delivered and not yet settled. Not counted under `no_ack`.
     out: u32,
     is_in_line: bool,
+    /// There was no room in its outbox.
+    is_stalled: bool,
     /// Deliveries of this round, put into the outbox at its end.
     parcel: Vec<Delivery>,
     parcel_bytes: usize,
@@ -67,6 +69,11 @@ impl Consumers {
         self.members.is_empty()
     }
 
+    /// Whether one of them would take more at once, if its connection came to giving it more.
+    pub fn has_starving(&self) -> bool {
+        self.members.iter().any(|m| m.is_stalled && !m.consumer.outbox.is_clogged())
+    }
+
     /// Whether one of them has the queue for itself.
     pub fn has_exclusive(&self) -> bool {
         self.members.iter().any(|m| m.consumer.exclusive)
@@ -78,6 +85,7 @@ impl Consumers {
             consumer,
             out: 0,
             is_in_line: false,
+            is_stalled: false,
             parcel: Vec::new(),
             parcel_bytes: 0,
         });
@@ -123,6 +131,7 @@ impl Consumers {
 
     fn line_up(&mut self, at: usize) {
         let member = &mut self.members[at];
+        member.is_stalled = false;
         if !member.is_in_line && member.has_credit() {
             member.is_in_line = true;
             let (id, priority) = (member.consumer.id, member.consumer.priority);
@@ -150,9 +159,11 @@ impl Consumers {
             let at = self.position(id)?;
             let member = &mut self.members[at];
             let waiting = || -> Waiting { (resume(), id) };
-            let is_ready = member.has_credit()
-                && (member.consumer.outbox.has_room_for(member.parcel_bytes)
-                    || !member.consumer.outbox.stall(member.parcel_bytes, waiting))
+            let has_credit = member.has_credit();
+            let (outbox, bytes) = (&member.consumer.outbox, member.parcel_bytes);
+            member.is_stalled = has_credit && !outbox.has_room_for(bytes) && outbox.stall(bytes, waiting);
+            let is_ready = has_credit
+                && !member.is_stalled
                 && (member.consumer.no_ack || member.consumer.credit.take(waiting));
             let line = &mut self.lines[first].1;
             line.pop_front();

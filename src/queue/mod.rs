@@ -6,6 +6,7 @@
 
 mod arguments;
 mod consumers;
+mod publishers;
 mod ready;
 mod state;
 
@@ -107,6 +108,15 @@ struct Guarded {
     has_spilled: bool,
 }
 
+/// What came of adding messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Enqueued {
+    /// The number of the first one; the others follow without a gap.
+    pub first: Seq,
+    /// The publisher has to wait; see [`Handle::holds_up`].
+    pub holds_up: bool,
+}
+
 /// What time has done to a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tick {
@@ -180,17 +190,23 @@ impl Handle {
         self.act(|_, _, _| ());
     }
 
-    /// Adds all of these messages and delivers. Returns the number of the first one; the others follow
-    /// without a gap. `None` if the queue is gone.
-    pub fn enqueue(&self, messages: &mut Vec<Arc<Message>>) -> Option<Seq> {
+    /// Adds all of these messages and delivers. `None` if the queue is gone.
+    pub fn enqueue(&self, messages: &mut Vec<Arc<Message>>, publisher: &Arc<Outbox>) -> Option<Enqueued> {
         let taken_at_ms = messages.first()?.taken_at_ms;
         self.act_at(taken_at_ms, |state, _| {
+            let holds_up = state.holds_up(publisher);
             let first = state.reserve(messages.len())?;
             for (seq, message) in (first.0..).zip(messages.drain(..)) {
                 state.insert(Seq(seq), message);
             }
-            Some(first)
+            Some(Enqueued { first, holds_up })
         })
+    }
+
+    /// Whether a publisher still has to wait for the consumers, who would take more than they get. Its outbox is
+    /// rung when it need not any more, but it asks again after a while in any case.
+    pub fn holds_up(&self, publisher: &Arc<Outbox>) -> bool {
+        self.lock().state.holds_up(publisher)
     }
 
     /// Takes a number for one message that will come later with [`Handle::insert`].
@@ -304,6 +320,7 @@ impl Handle {
         let mut guarded = self.lock();
         let result = command(&mut guarded.state, &mut effects);
         guarded.state.deliver(now_ms, &|| Arc::new(self.clone()), &mut effects);
+        guarded.state.release_publishers(&mut effects);
         self.turn_pages(&mut guarded, &mut effects);
         self.set_timer(&mut guarded);
         let has_spilled = guarded.has_spilled;

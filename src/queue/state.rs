@@ -6,6 +6,7 @@ use store::{Run, Runs, Seq, Ticket};
 
 use super::arguments::Arguments;
 use super::consumers::{Consumer, Consumers};
+use super::publishers::{AHEAD_BYTES_MAX, Publishers};
 use super::ready::Ready;
 use crate::delivery::{ConsumerId, Entry, Resume, Stored};
 use crate::message::Message;
@@ -53,6 +54,8 @@ pub struct State {
     durable: bool,
     ready: Ready,
     consumers: Consumers,
+    /// Those that are ahead of the consumers.
+    publishers: Publishers,
     next_seq: u64,
     /// Messages from before the start may have been delivered before it, up to here.
     delivered_below: Seq,
@@ -155,6 +158,7 @@ impl State {
             durable,
             ready: Ready::default(),
             consumers: Consumers::default(),
+            publishers: Publishers::default(),
             next_seq: next_seq.0,
             delivered_below: Seq(0),
             is_reading: false,
@@ -271,6 +275,29 @@ impl State {
     /// What its ready messages take in memory, in octets, about.
     pub fn bytes(&self) -> usize {
         self.ready.bytes()
+    }
+
+    /// Whether a publisher, whom it remembers, is to wait for the consumers.
+    pub fn holds_up(&mut self, publisher: &Arc<Outbox>) -> bool {
+        let is_held = self.publishers.holds(publisher);
+        let bytes_max = if is_held { AHEAD_BYTES_MAX / 2 } else { AHEAD_BYTES_MAX };
+        let is_ahead = self.ready.bytes() > bytes_max && self.consumers.has_starving();
+        match (is_ahead, is_held) {
+            (true, false) => self.publishers.hold(publisher),
+            (false, true) => self.publishers.forget(publisher),
+            _ => {}
+        }
+        is_ahead
+    }
+
+    /// Lets publishers go on once the consumers have caught up: one at a time, since each comes with a
+    /// batch, or all if there is nobody to wait for.
+    pub fn release_publishers(&mut self, effects: &mut Effects) {
+        if self.publishers.is_empty() || self.ready.bytes() > AHEAD_BYTES_MAX / 2 {
+            return;
+        }
+        let n = if self.ready.has_next() { 1 } else { usize::MAX };
+        self.publishers.release(n, &mut effects.ring);
     }
 
     /// Hands ready messages to consumers that can take them. A message that is due goes to a consumer
@@ -446,6 +473,7 @@ mod tests {
     use super::*;
     use crate::delivery::{ChannelCredit, ConnectionId, Delivery};
     use crate::outbox::Event;
+    use crate::parts::Parts;
     use proptest::prelude::*;
 
     #[derive(Clone, Debug)]
@@ -470,6 +498,68 @@ mod tests {
             1 => any::<bool>().prop_map(|no_ack| Command::Get { no_ack }),
             1 => Just(Command::Purge),
         ]
+    }
+
+    fn consumer(id: ConsumerId, no_ack: bool, prefetch: u16, outbox: &Arc<Outbox>) -> Consumer {
+        Consumer {
+            id,
+            connection: ConnectionId(1),
+            channel: 1,
+            no_ack,
+            exclusive: false,
+            priority: 0,
+            prefetch,
+            credit: Arc::new(ChannelCredit::default()),
+            outbox: outbox.clone(),
+        }
+    }
+
+    /// A queue with one consumer and 20 MiB in pieces of 512 KiB.
+    fn long_queue(no_ack: bool, prefetch: u16, outbox: &Arc<Outbox>) -> State {
+        let mut state = State::new(Arguments::default(), false, Seq(1), 0);
+        let body = bytes::Bytes::from(vec![0; 512 * 1024]);
+        for _ in 0..40 {
+            let message = Message::from_parts(Parts::gathered(&[0, 0], &[0, 0], body.clone()), 0).unwrap();
+            let seq = state.reserve(1).unwrap();
+            state.insert(seq, Arc::new(message));
+        }
+        state.consume(consumer(ConsumerId(1), no_ack, prefetch, outbox));
+        state.deliver(0, &|| Arc::new(Nobody), &mut Effects::default());
+        state
+    }
+
+    #[test]
+    fn publishers_wait_for_consumers_that_would_take_more_and_go_on_one_by_one() {
+        let (outbox, publishers) = (Outbox::new(), [Outbox::new(), Outbox::new()]);
+        let mut state = long_queue(true, 0, &outbox);
+        assert!(publishers.iter().all(|publisher| state.holds_up(publisher)));
+
+        let mut rung: Vec<Arc<Outbox>> = Vec::new();
+        while rung.is_empty() {
+            assert!(publishers.iter().all(|publisher| state.holds_up(publisher)));
+            for (_, id) in outbox.take(&mut Vec::new()) {
+                state.resume(id);
+            }
+            let mut effects = Effects::default();
+            state.deliver(0, &|| Arc::new(Nobody), &mut effects);
+            state.release_publishers(&mut effects);
+            rung = effects.ring.into_iter().filter(|other| !Arc::ptr_eq(other, &outbox)).collect();
+        }
+
+        assert!(state.ready.bytes() <= AHEAD_BYTES_MAX / 2 && state.ready.has_next());
+        assert!(rung.len() == 1 && Arc::ptr_eq(&rung[0], &publishers[0]));
+    }
+
+    #[test]
+    fn no_publisher_waits_for_a_consumer_that_is_slow_itself() {
+        let (outbox, publisher) = (Outbox::new(), Outbox::new());
+        let mut state = long_queue(true, 0, &outbox);
+        outbox.set_clogged(true);
+        assert!(!state.holds_up(&publisher));
+        outbox.set_clogged(false);
+        assert!(state.holds_up(&publisher));
+
+        assert!(!long_queue(false, 1, &Outbox::new()).holds_up(&publisher));
     }
 
     struct Nobody;
@@ -509,17 +599,8 @@ mod tests {
                 }
                 Command::Consume { prefetch, no_ack, priority } => {
                     let (id, outbox) = (ConsumerId(self.consumers.len() as u64), Outbox::new());
-                    let joined = self.state.consume(Consumer {
-                        id,
-                        connection: ConnectionId(1),
-                        channel: 1,
-                        no_ack,
-                        exclusive: false,
-                        priority,
-                        prefetch,
-                        credit: Arc::new(ChannelCredit::default()),
-                        outbox: outbox.clone(),
-                    });
+                    let new = consumer(id, no_ack, prefetch, &outbox);
+                    let joined = self.state.consume(Consumer { priority, ..new });
                     assert_eq!(joined, Joined::Yes);
                     let entries = Vec::new();
                     self.consumers.push(Held { id, prefetch, no_ack, is_gone: false, outbox, entries });
