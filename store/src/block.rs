@@ -272,6 +272,9 @@ impl Block {
             Places::Warm(positions) => {
                 self.live_slots(0).for_each(|(_, at)| visit(positions[at].segment, 1));
             }
+            Places::Cold(segments) if segments.len() == 1 && self.live > 0 => {
+                visit(segments[0].1, u64::from(self.live));
+            }
             Places::Cold(segments) => {
                 let mut live = self.live_slots(0).map(|(_, at)| at).peekable();
                 let ends = segments.iter().skip(1).map(|(from, _)| usize::from(*from)).chain([usize::MAX]);

@@ -16,6 +16,10 @@ use crate::worker::Worker;
 
 /// So many changed definitions are not left to wait for a checkpoint.
 const DEFINITIONS_MAX: usize = 512;
+/// Under load a checkpoint comes after this part of its interval.
+const BUSY_PART: u32 = 50;
+/// After this part of it sparse segments are looked for again.
+const REWRITE_PART: u32 = 8;
 /// Buffers keep room for this many operations between groups.
 const KEEP_OPERATIONS: usize = 16 << 10;
 
@@ -40,10 +44,12 @@ pub(crate) struct Commit {
     /// What the last checkpoint has found out.
     pub(crate) weighed: Weighed,
     pub(crate) rewriter: Worker<Vec<u64>>,
-    /// Segments before this one were complete at the checkpoint before, and have been weighed by it.
+    /// Segments before this one were complete when sparse ones were looked for, and have been weighed since.
     pub(crate) weighed_before: u64,
     /// Those that have been given to the rewriter. One that still has live messages then is damaged.
     pub(crate) rewritten: BTreeSet<u64>,
+    /// Not before this time are sparse segments looked for again.
+    pub(crate) rewrite_at: Instant,
     /// The last checkpoint may have left something to weigh or to rewrite.
     pub(crate) is_settling: bool,
 }
@@ -192,7 +198,7 @@ impl Commit {
         }
         let now = Instant::now();
         let Some(at) = due else { return Ok(Some(now + self.checkpoint_interval)) };
-        let is_busy = has_much && now + self.checkpoint_interval * 7 / 8 >= at;
+        let is_busy = has_much && now + self.checkpoint_interval >= at + self.checkpoint_interval / BUSY_PART;
         if now < at && !is_busy {
             return Ok(due);
         }
@@ -202,7 +208,11 @@ impl Commit {
         if is_wanted {
             worker.give(self.snapshot()?);
         }
-        self.is_settling = self.rewrite_sparse() || is_wanted;
+        self.is_settling |= is_wanted;
+        if now >= self.rewrite_at {
+            self.rewrite_at = now + self.checkpoint_interval / REWRITE_PART;
+            self.is_settling = self.rewrite_sparse() || is_wanted;
+        }
         Ok(self.is_settling.then_some(now + self.checkpoint_interval))
     }
 

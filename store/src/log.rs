@@ -252,7 +252,7 @@ impl Log {
     /// Whether so much has come since the last checkpoint that the next one should not wait: a start would
     /// have to read it, and what died young could go.
     pub(crate) fn has_grown_much(&self) -> bool {
-        self.appended_bytes >= self.segment_bytes / 2
+        self.appended_bytes >= self.segment_bytes / 4
     }
 
     /// The segments that are complete, with the bytes of their files.

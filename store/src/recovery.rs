@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::checkpoint::{Checkpointer, Snapshot, Weighed};
 use crate::definitions::Backup;
@@ -23,7 +24,7 @@ use crate::schema::{self, FORMAT};
 use crate::segment::{self, End, Found, Head};
 use crate::state::State;
 use crate::table::{Row, Table};
-use crate::walk::Walk;
+use crate::walk::{self, Walk};
 
 /// What is left free in each queue's numbers when its past is not fully known: a settlement in an
 /// old segment must never meet a new message of the same number.
@@ -127,6 +128,7 @@ pub(crate) fn recover(
     fault: Fault,
     full: &Arc<Full>,
 ) -> Result<Start, Error> {
+    let begun = Instant::now();
     let log_dir = dir.join("log");
     fs::create_dir_all(&log_dir).map_err(Error::io(&log_dir))?;
     let pool = Arc::new(Pool::open(&log_dir, segment_bytes)?);
@@ -135,17 +137,25 @@ pub(crate) fn recover(
     let backup_wanted = backup.is_none();
 
     let mut damage = Vec::new();
+    // The last segment is mostly room that was not used yet. That takes as long to see as the state
+    // database takes to open.
+    let last = segments.last().map(|id| (*id, segment::path(&log_dir, *id)));
+    let zeros = last.map(|(id, path)| (id, thread::spawn(move || walk::zeros_from(&path))));
     let (base, table) = base(dir, &segments, backup, &mut damage)?;
+    let zeros = zeros.and_then(|(id, from)| Some((id, from.join().ok()?.ok()?)));
     let Base { mut state, position, definitions_at, is_rebuild } = base;
     state.queues.set_rebuilding(is_rebuild);
+    let database_read = begun.elapsed();
     let table = Arc::new(table);
     let places = Places::new(Arc::clone(&table), &log_dir);
     let recall = places.clone();
     state.queues.set_recall(Arc::new(move |queue, index, summary| recall.of_block(queue, index, summary)));
 
-    let mut replay = Replay { state: &mut state, definitions_at, records: 0, damage: &mut damage };
+    let mut replay = Replay { state: &mut state, definitions_at, zeros, records: 0, damage: &mut damage };
     let is_sealed = replay.run(&log_dir, segments.range(position.segment..), position)?;
-    let is_clean = replay.records == 0 && is_sealed;
+    let (records, log_read) = (replay.records, begun.elapsed() - database_read);
+    let is_clean = records == 0 && is_sealed;
+    tracing::debug!(?database_read, ?log_read, records, "recovered");
     state.queues.forget_early();
     state.queues.set_rebuilding(false);
     if is_rebuild {
@@ -372,6 +382,8 @@ fn load(rows: Vec<Row>) -> Result<(State, Position), String> {
 struct Replay<'a> {
     state: &'a mut State,
     definitions_at: Position,
+    /// From where on a segment is known to be zero.
+    zeros: Option<(u64, u64)>,
     records: u64,
     damage: &'a mut Vec<Damage>,
 }
@@ -390,6 +402,9 @@ impl Replay<'_> {
         for id in ids {
             let path = segment::path(log_dir, *id);
             let mut walk = Walk::begin(&path, *id)?;
+            if let Some((_, from)) = self.zeros.filter(|(segment, _)| segment == id) {
+                walk.know_zeros(from);
+            }
             let is_recycled = self.check_head(&path, *id, walk.head()?)?;
             let from = match *id == start.segment {
                 true => u64::from(start.offset),

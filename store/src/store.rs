@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::commit::Commit;
 use crate::error::Error;
@@ -26,7 +26,7 @@ pub struct Options {
     /// The size of a log segment in bytes, 4 KiB to 1 GiB; 64 MiB by default. A larger record gets a
     /// segment of its own.
     pub segment_bytes: u64,
-    /// How long changes may be only in the log; 5 s by default, or an eighth of it after half a segment of
+    /// How long changes may be only in the log; 5 s by default, or a fiftieth of it after a quarter segment of
     /// them. A start reads about this much log.
     pub checkpoint_interval: Duration,
     /// How long [`Urgency::Lazy`] operations wait for company; 50 ms by default.
@@ -156,6 +156,7 @@ impl Store {
             rewriter,
             weighed_before: 0,
             rewritten: BTreeSet::new(),
+            rewrite_at: Instant::now(),
             is_settling: true,
         };
         let checkpointer = start.checkpointer;

@@ -14,6 +14,9 @@ use crate::segment::{self, Head};
 /// How much of the file is read at once; more if a record is larger.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// The same when only zeros are expected: it stays near the processor.
+const ZERO_PIECE_BYTES: usize = 128 << 10;
+
 pub(crate) struct Walk {
     path: PathBuf,
     file: File,
@@ -22,6 +25,8 @@ pub(crate) struct Walk {
     /// Where the next record stands in the file, and what has been read from there on.
     at: u64,
     piece: Bytes,
+    /// From here on there is nothing but zeros, as far as is known.
+    zeros_from: u64,
 }
 
 /// What stands at the next place.
@@ -40,7 +45,8 @@ impl Walk {
     pub(crate) fn begin(path: &Path, segment: u64) -> Result<Walk, Error> {
         let file = File::open(path).map_err(Error::io(path))?;
         let (path, seed) = (path.to_owned(), record::seed(segment));
-        Ok(Walk { path, file, segment, seed, at: segment::HEADER_BYTES as u64, piece: Bytes::new() })
+        let (at, piece) = (segment::HEADER_BYTES as u64, Bytes::new());
+        Ok(Walk { path, file, segment, seed, at, piece, zeros_from: u64::MAX })
     }
 
     /// What the segment's first bytes say.
@@ -53,6 +59,11 @@ impl Walk {
     pub(crate) fn go_to(&mut self, at: u64) {
         self.at = at;
         self.piece = Bytes::new();
+    }
+
+    /// Somebody has found out where the file's last zeros begin.
+    pub(crate) fn know_zeros(&mut self, from: u64) {
+        self.zeros_from = from;
     }
 
     /// Where the next record stands.
@@ -87,11 +98,14 @@ impl Walk {
 
     /// Whether there is nothing but zeros from here on.
     pub(crate) fn is_zero_from_here(&self) -> Result<bool, Error> {
-        let mut piece = vec![0; PIECE_BYTES];
+        let mut piece = vec![0; ZERO_PIECE_BYTES];
         let mut at = self.at;
         loop {
+            if at >= self.zeros_from {
+                return Ok(true);
+            }
             let read = self.read_into(at, &mut piece)?;
-            if piece[..read].iter().any(|byte| *byte != 0) {
+            if !is_zero(&piece[..read]) {
                 return Ok(false);
             }
             if read < piece.len() {
@@ -119,6 +133,28 @@ impl Walk {
         let (read, result) = read_range(&self.file, at, bytes);
         result.map(|()| read).map_err(Error::io(&self.path))
     }
+}
+
+/// Where the zeros begin that a file ends with, to within [`ZERO_PIECE_BYTES`].
+pub(crate) fn zeros_from(path: &Path) -> io::Result<u64> {
+    let file = File::open(path)?;
+    let mut from = file.metadata()?.len();
+    let mut piece = vec![0; ZERO_PIECE_BYTES];
+    while from > 0 {
+        let at = from.saturating_sub(ZERO_PIECE_BYTES as u64);
+        let piece = &mut piece[..(from - at) as usize];
+        file.read_exact_at(piece, at)?;
+        if !is_zero(piece) {
+            break;
+        }
+        from = at;
+    }
+    Ok(from)
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // All of them, since a loop that may stop at any byte is far slower.
+    bytes.iter().fold(0, |all, byte| all | byte) == 0
 }
 
 /// Reads as much of the range as there is. How much that was, also if it ended in an error.
