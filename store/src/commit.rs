@@ -14,8 +14,9 @@ use crate::rewrite;
 use crate::state::State;
 use crate::worker::Worker;
 
-/// So many changed definitions are not left to wait for a checkpoint.
-const DEFINITIONS_MAX: usize = 512;
+/// So many changed definitions, and so many parts of all, are not left to wait for a checkpoint.
+const DEFINITIONS_MIN: usize = 512;
+const DEFINITIONS_PART: usize = 8;
 /// Under load a checkpoint comes after this part of its interval.
 const BUSY_PART: u32 = 50;
 /// After this part of it sparse segments are looked for again.
@@ -191,7 +192,9 @@ impl Commit {
         let is_wanted = self.checkpoint_wanted || self.log.has_much_to_spare();
         let state = lock(&self.state);
         let is_wanted = is_wanted || state.is_dirty();
-        let has_much = self.log.has_grown_much() || state.definitions.dirty() >= DEFINITIONS_MAX;
+        // A part of all, since the disaster copy has all of them each time.
+        let definitions_max = DEFINITIONS_MIN.max(state.definitions.iter().len() / DEFINITIONS_PART);
+        let has_much = self.log.has_grown_much() || state.definitions.dirty() >= definitions_max;
         drop(state);
         if !is_wanted && !self.is_settling {
             return Ok(None);

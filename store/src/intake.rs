@@ -307,7 +307,9 @@ impl Hub {
     /// The writer's wait: swaps the intake for `group`, which must be empty, once something urgent
     /// is there, something lazy is old enough, it is time `until`, or the store closes.
     pub(crate) fn gather(&self, group: &mut Group, lazy_delay: Duration, until: Option<Instant>) -> Gathered {
-        let mut lazy_until = None;
+        // Lazy operations are looked for then, instead of being woken by the first of them: mostly
+        // something urgent comes first.
+        let mut look_at = Some(Instant::now() + lazy_delay);
         let mut intake = lock(&self.intake);
         loop {
             if intake.is_urgent || intake.is_closing {
@@ -316,13 +318,15 @@ impl Hub {
             let now = Instant::now();
             let has_lazy = !intake.group.is_empty();
             if has_lazy {
-                lazy_until.get_or_insert(now + lazy_delay);
+                look_at.get_or_insert(now + lazy_delay);
+            } else {
+                look_at = look_at.filter(|at| now < *at);
             }
-            let deadline = lazy_until.into_iter().chain(until).min();
+            let deadline = look_at.into_iter().chain(until).min();
             if deadline.is_some_and(|deadline| deadline <= now) {
                 break;
             }
-            intake.writer = if has_lazy { Writer::WaitsForUrgent } else { Writer::WaitsForAnything };
+            intake.writer = if look_at.is_some() { Writer::WaitsForUrgent } else { Writer::WaitsForAnything };
             intake = match deadline {
                 None => self.arrived.wait(intake).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
