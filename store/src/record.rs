@@ -20,6 +20,8 @@ use crate::operation::{Operation, Parts, Publish, QueueId, RECORD_BYTES_MAX, Run
 
 /// Bytes of a record before its payload.
 pub(crate) const HEADER_BYTES: usize = 12;
+/// Where in the header the kind stands.
+pub(crate) const KIND_AT: usize = 8;
 /// Parts at least this large are written from where they are instead of being copied.
 const LOAN_BYTES_MIN: usize = 4096;
 
@@ -307,11 +309,16 @@ pub(crate) enum Parsed {
     Nothing,
 }
 
+/// Whether a record of this kind is known.
+pub(crate) fn is_kind(kind: u8) -> bool {
+    (DEFINE..=RELOCATE).contains(&kind)
+}
+
 /// Looks at the start of `bytes`. Checks the checksum of the whole record.
 pub(crate) fn parse(bytes: &[u8], seed: u32) -> Parsed {
     let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Parsed::Nothing };
     // Most of what is no header is found out by a look at the kind.
-    if !(DEFINE..=RELOCATE).contains(&header[8]) {
+    if !is_kind(header[KIND_AT]) {
         return Parsed::Nothing;
     }
     let check = crc32c_append(seed, &header[..9]).to_le_bytes();

@@ -183,8 +183,18 @@ fn next_record(bytes: &[u8], bad: usize, seed: u32) -> Option<usize> {
     if is_zero(bytes.get(bad..)?) {
         return None;
     }
-    let last = bytes.len().checked_sub(record::HEADER_BYTES)?;
-    (bad + 1..=last).find(|at| matches!(record::parse(&bytes[*at..], seed), Parsed::Whole { .. }))
+    // There may be a whole segment of a former life to look through, and the kind tells most of what is no
+    // record: many bytes are looked at together, and only then each.
+    const TOGETHER: usize = 64;
+    let first = bad + 1;
+    let kinds = bytes.get(first + record::KIND_AT..)?;
+    let may_begin = |kinds: &[u8]| kinds.iter().fold(false, |any, kind| any | record::is_kind(*kind));
+    let chunks = kinds.chunks(TOGETHER).enumerate().filter(|(_, kinds)| may_begin(kinds));
+    let mut places = chunks.flat_map(|(chunk, kinds)| (0..kinds.len()).map(move |at| chunk * TOGETHER + at));
+    places.find_map(|at| {
+        let at = first + at;
+        matches!(record::parse(&bytes[at..], seed), Parsed::Whole { .. }).then_some(at)
+    })
 }
 
 fn torn(bytes: &[u8], at: usize, recycled: bool, here: &Parsed) -> usize {

@@ -123,6 +123,11 @@ impl Broker {
         }
     }
 
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The way in, for tasks.
     pub fn door(&self) -> Door {
         let life = self.kills.load(Ordering::Relaxed);

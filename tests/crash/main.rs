@@ -2,17 +2,19 @@
 //! or out of order, or is half done.
 //!
 //! Without environment variables it is a short check (a few kills); `tests/crash/run KILLS` is the long
-//! form. CRASH_KILLS and CRASH_TX_KILLS say how often; CRASH_SEED repeats the plan of a run: when to kill,
+//! form. CRASH_KILLS, CRASH_LOAD_KILLS and CRASH_TX_KILLS say how often; CRASH_SEED repeats the plan of a run: when to kill,
 //! what is published how fast. (The threads of two processes are not repeated by a seed.) CRASH_DIR keeps
 //! the data and the broker's log. Ends with an error if anything was found that must not be.
 
 mod broker;
 mod dice;
 mod findings;
+mod load;
 mod plain;
 mod plain_ledger;
 mod transactions;
 mod transactions_ledger;
+mod wire;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
 
 async fn run() -> Result<bool, Failure> {
     let kills = number("CRASH_KILLS")?.unwrap_or(3);
+    let load_kills = number("CRASH_LOAD_KILLS")?.unwrap_or(2);
     let tx_kills = number("CRASH_TX_KILLS")?.unwrap_or(2);
     let seed = number("CRASH_SEED")?.unwrap_or_else(any_seed);
     let (dir, temporary) = match std::env::var_os("CRASH_DIR") {
@@ -68,14 +71,21 @@ async fn run() -> Result<bool, Failure> {
     let start = Instant::now();
     let mut dice = Dice::new(seed);
 
-    let (mut plain, mut tx) = (Totals::default(), Totals::default());
-    let (plain_dice, tx_dice) = (dice.fork(), dice.fork());
+    let (mut plain, mut load, mut tx) = (Totals::default(), Totals::default(), Totals::default());
+    let (plain_dice, tx_dice, load_dice) = (dice.fork(), dice.fork(), dice.fork());
     let plain_findings = Findings::new("plain");
     if kills > 0 {
         let mut broker = Broker::new(&dir.join("plain"))?;
         let ran = plain::run(&mut broker, kills, plain_dice, &plain_findings).await;
         report(&broker, &plain_findings);
         plain = ran?;
+    }
+    let load_findings = Findings::new("load");
+    if load_kills > 0 {
+        let mut broker = Broker::new(&dir.join("load"))?;
+        let ran = load::run(&mut broker, load_kills, load_dice, &load_findings).await;
+        report(&broker, &load_findings);
+        load = ran?;
     }
     let tx_findings = Findings::new("tx");
     if tx_kills > 0 {
@@ -85,18 +95,18 @@ async fn run() -> Result<bool, Failure> {
         tx = ran?;
     }
 
-    let is_clean = plain_findings.is_empty() && tx_findings.is_empty();
+    let is_clean = [&plain_findings, &load_findings, &tx_findings].iter().all(|found| found.is_empty());
     let verdict = if is_clean { "nothing found" } else { "VIOLATIONS, see above" };
     let secs = start.elapsed().as_secs();
     println!(
-        "crash: kills {kills} + {tx_kills} with tx, published {}, confirmed {}, lost {}, duplicated {}, \
+        "crash: kills {kills} + {load_kills} under full load + {tx_kills} with tx, published {}, confirmed {}, lost {}, duplicated {}, \
          out of order {}, half-applied {}; {secs} s, seed {seed}: {verdict}",
-        plain.published + tx.published,
-        plain.confirmed + tx.confirmed,
-        plain.lost + tx.lost,
-        plain.duplicated + tx.duplicated,
-        plain.out_of_order + tx.out_of_order,
-        plain.half_applied + tx.half_applied,
+        plain.published + load.published + tx.published,
+        plain.confirmed + load.confirmed + tx.confirmed,
+        plain.lost + load.lost + tx.lost,
+        plain.duplicated + load.duplicated + tx.duplicated,
+        plain.out_of_order + load.out_of_order + tx.out_of_order,
+        plain.half_applied + load.half_applied + tx.half_applied,
     );
     if !is_clean && let Some(temporary) = temporary {
         println!("crash: data and logs are kept in {}", temporary.keep().display());

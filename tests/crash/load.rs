@@ -1,0 +1,355 @@
+//! The run under full load: as many persistent messages of 1 KiB as broker and clients manage, confirmed
+//! with a window of 1,000, consumed and acknowledged meanwhile, in one queue or in four; and a broker that
+//! is killed in the middle of it.
+
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use amqp::method::{Cold, FieldTable, basic, confirm, queue};
+use amqp::{Frame, FrameKind, Method, frame, limits, method};
+use bytes::{BufMut, BytesMut};
+use tokio::time::sleep;
+
+use crate::broker::Broker;
+use crate::dice::Dice;
+use crate::findings::Findings;
+use crate::wire::{CHANNEL, Wire, number_in};
+use crate::{Failure, Totals};
+
+const QUEUES: [&str; 4] = ["load.one", "load.two", "load.three", "load.four"];
+const BODY_BYTES: usize = 1024;
+/// Unconfirmed messages of a publisher.
+const WINDOW: u64 = 1000;
+const PREFETCH: u16 = 500;
+/// Acknowledged at once.
+const MULTIPLE: u64 = 50;
+/// Messages written at once.
+const BATCH: u64 = 100;
+
+const LOST: &str = "confirmed and lost";
+const ORDER: &str = "out of order";
+
+const BASIC: u16 = 60;
+const DELIVER: u16 = 60;
+
+/// What the publisher of a queue knows.
+#[derive(Default)]
+struct Published {
+    /// One for each message, in order: whether it was confirmed.
+    is_confirmed: Vec<bool>,
+    refused: u64,
+}
+
+/// What the consumer of a queue knows.
+#[derive(Default)]
+struct Received {
+    /// One for each number: whether it has come.
+    has_come: Vec<bool>,
+    /// The last one that came for the first time.
+    last: Option<u64>,
+    again: u64,
+}
+
+#[derive(Default)]
+struct Book {
+    published: Mutex<Published>,
+    received: Mutex<Received>,
+}
+
+/// Kills the broker `kills` times, drains it, and says what came of it.
+pub async fn run(
+    broker: &mut Broker,
+    kills: u64,
+    mut dice: Dice,
+    findings: &Findings,
+) -> Result<Totals, Failure> {
+    let books: Vec<Arc<Book>> = QUEUES.iter().map(|_| Arc::default()).collect();
+    let (mut alive, mut start_max) = (Duration::ZERO, Duration::ZERO);
+    for life in 0..kills {
+        start_max = start_max.max(broker.start().await?);
+        let port = broker.port();
+        if life == 0 {
+            declare(port)?;
+        }
+        // One queue in every other life, all of them in the rest.
+        let queues = if life % 2 == 0 { 1 } else { QUEUES.len() };
+        let begun = Instant::now();
+        let mut threads: Vec<JoinHandle<()>> = Vec::new();
+        for (name, book) in QUEUES.into_iter().zip(&books).take(queues) {
+            let (consuming, publishing) = (book.clone(), book.clone());
+            let found = findings.clone();
+            // Both end with their connections.
+            threads.push(thread::spawn(move || drop(consume(port, name, None, &consuming, &found))));
+            threads.push(thread::spawn(move || drop(publish(port, name, &publishing))));
+        }
+        sleep(Duration::from_millis(dice.roll(100, 1500))).await;
+        if !broker.kill()? {
+            findings.add("the broker ended by itself", format!("in life {life}"));
+        }
+        alive += begun.elapsed();
+        threads.into_iter().try_for_each(JoinHandle::join).map_err(|_| "a client panicked")?;
+    }
+
+    start_max = start_max.max(broker.start().await?);
+    for (name, book) in QUEUES.into_iter().zip(&books) {
+        drain(broker.port(), name, book, findings).await?;
+    }
+    broker.kill()?;
+    let mut totals = Totals::default();
+    for (name, book) in QUEUES.into_iter().zip(&books) {
+        let (published, received) = (lock(&book.published), lock(&book.received));
+        let confirmed = published.is_confirmed.iter().enumerate().filter(|(_, is_confirmed)| **is_confirmed);
+        for (n, _) in confirmed.clone().filter(|(n, _)| received.has_come.get(*n) != Some(&true)) {
+            findings.add(LOST, format!("{name}, number {n}"));
+        }
+        totals.published += published.is_confirmed.len() as u64;
+        totals.confirmed += confirmed.count() as u64;
+        totals.duplicated += received.again;
+        if published.refused > 0 {
+            findings.add("refused", format!("{name}, {} times", published.refused));
+        }
+    }
+    (totals.lost, totals.out_of_order) = (findings.count(LOST), findings.count(ORDER));
+    println!(
+        "load: kills {kills}, published {} ({:.0} a second), confirmed {}, lost {}, came again {}, \
+         out of order {}, slowest start {} ms",
+        totals.published,
+        totals.published as f64 / alive.as_secs_f64(),
+        totals.confirmed,
+        totals.lost,
+        totals.duplicated,
+        totals.out_of_order,
+        start_max.as_millis(),
+    );
+    Ok(totals)
+}
+
+fn declare(port: u16) -> io::Result<()> {
+    let mut wire = Wire::open(port)?;
+    for name in QUEUES {
+        let declare = queue::Declare { durable: true, ..declare_of(name) };
+        wire.call(Cold::Queue(queue::AMQPMethod::Declare(declare)))?;
+    }
+    Ok(())
+}
+
+fn declare_of(name: &str) -> queue::Declare {
+    queue::Declare {
+        queue: name.into(),
+        passive: false,
+        durable: false,
+        exclusive: false,
+        auto_delete: false,
+        nowait: false,
+        arguments: FieldTable::default(),
+    }
+}
+
+/// How many messages a queue has ready.
+fn ready(port: u16, name: &str) -> io::Result<u32> {
+    let mut wire = Wire::open(port)?;
+    let declare = queue::Declare { passive: true, ..declare_of(name) };
+    match wire.call(Cold::Queue(queue::AMQPMethod::Declare(declare)))? {
+        Cold::Queue(queue::AMQPMethod::DeclareOk(ok)) => Ok(ok.message_count),
+        other => Err(io::Error::other(format!("{name}: {other:?}"))),
+    }
+}
+
+/// Publishes until the connection is lost.
+fn publish(port: u16, name: &str, book: &Book) -> io::Result<()> {
+    let mut wire = Wire::open(port)?;
+    let select = confirm::Select { nowait: false };
+    wire.call(Cold::Confirm(confirm::AMQPMethod::Select(select)))?;
+    let socket = wire.writer()?;
+    let first = lock(&book.published).is_confirmed.len() as u64;
+    let settled = AtomicU64::new(0);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| write(socket, name, first, &settled, book));
+        let result = read_confirms(&mut wire, first, &settled, writer.thread(), book);
+        // The writer may wait for confirms that will not come.
+        settled.store(u64::MAX, Ordering::Release);
+        writer.thread().unpark();
+        result
+    })
+}
+
+fn write(mut socket: TcpStream, name: &str, first: u64, settled: &AtomicU64, book: &Book) {
+    let mut out = BytesMut::new();
+    let mut sent = 0;
+    loop {
+        let room = loop {
+            match settled.load(Ordering::Acquire) {
+                u64::MAX => return,
+                settled if sent - settled < WINDOW => break WINDOW - (sent - settled),
+                _ => thread::park(),
+            }
+        };
+        let count = room.min(BATCH);
+        out.clear();
+        for n in first + sent..first + sent + count {
+            put_publish(&mut out, name, n);
+        }
+        sent += count;
+        lock(&book.published).is_confirmed.resize((first + sent) as usize, false);
+        if socket.write_all(&out).is_err() {
+            return;
+        }
+    }
+}
+
+/// basic.publish to the default exchange, and its content.
+fn put_publish(out: &mut BytesMut, name: &str, n: u64) {
+    const PERSISTENT: [u8; 3] = [0x10, 0x00, 2];
+    let publish =
+        basic::Publish { exchange: "".into(), routing_key: name.into(), mandatory: false, immediate: false };
+    frame::put_method(out, CHANNEL, &Cold::Basic(basic::AMQPMethod::Publish(publish)));
+    frame::put_header(out, CHANNEL, BODY_BYTES as u64, &PERSISTENT);
+    frame::put_body_head(out, CHANNEL, BODY_BYTES);
+    for _ in 0..BODY_BYTES / 8 {
+        out.put_u64(n);
+    }
+    out.put_u8(limits::FRAME_END);
+}
+
+fn read_confirms(
+    wire: &mut Wire,
+    first: u64,
+    settled: &AtomicU64,
+    writer: &Thread,
+    book: &Book,
+) -> io::Result<()> {
+    // All tags up to here are settled.
+    let mut through = 0;
+    loop {
+        let mut acks = Vec::new();
+        let mut refused = 0;
+        wire.read(|frame| match method::decode(frame.payload) {
+            Ok(Method::Ack(ack)) => acks.push((ack.delivery_tag, ack.multiple)),
+            _ => refused += 1,
+        })?;
+        let mut published = lock(&book.published);
+        published.refused += refused;
+        for (tag, multiple) in acks {
+            let from = if multiple { through + 1 } else { tag };
+            for tag in from..=tag {
+                published.is_confirmed[(first + tag - 1) as usize] = true;
+            }
+            while published.is_confirmed.get((first + through) as usize) == Some(&true) {
+                through += 1;
+            }
+        }
+        drop(published);
+        settled.store(through, Ordering::Release);
+        writer.unpark();
+    }
+}
+
+/// Consumes until the connection is lost, or until nothing has come for `silence_max`.
+fn consume(
+    port: u16,
+    name: &str,
+    silence_max: Option<Duration>,
+    book: &Book,
+    findings: &Findings,
+) -> io::Result<()> {
+    let mut wire = Wire::open(port)?;
+    let qos = basic::Qos { prefetch_count: PREFETCH, global: false };
+    wire.call(Cold::Basic(basic::AMQPMethod::Qos(qos)))?;
+    let consume = basic::Consume {
+        queue: name.into(),
+        consumer_tag: "".into(),
+        no_local: false,
+        no_ack: false,
+        exclusive: false,
+        nowait: true,
+        arguments: FieldTable::default(),
+    };
+    wire.send(CHANNEL, Cold::Basic(basic::AMQPMethod::Consume(consume)))?;
+    if let Some(silence_max) = silence_max {
+        wire.set_silence_max(silence_max)?;
+    }
+    let (mut received, mut acked) = (0, 0);
+    let mut body = Vec::with_capacity(BODY_BYTES);
+    let mut numbers = Vec::new();
+    loop {
+        let read = wire.read(|frame| match frame.kind {
+            FrameKind::Method if method_of(&frame) == Some((BASIC, DELIVER)) => body.clear(),
+            FrameKind::Body => {
+                body.extend_from_slice(frame.payload);
+                if body.len() >= BODY_BYTES {
+                    numbers.push(number_in(&body));
+                }
+            }
+            _ => {}
+        });
+        let is_silent = matches!(&read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        if !is_silent {
+            read?;
+        }
+        received += numbers.len() as u64;
+        let mut book = lock(&book.received);
+        for number in numbers.drain(..) {
+            match number {
+                Some(n) => book.receive(n, name, findings),
+                None => findings.add("not the body that was published", name.into()),
+            }
+        }
+        drop(book);
+        if received - acked >= MULTIPLE || is_silent && received > acked {
+            acked = received;
+            let ack = basic::Ack { delivery_tag: received, multiple: true };
+            wire.send(CHANNEL, Cold::Basic(basic::AMQPMethod::Ack(ack)))?;
+        }
+        if is_silent {
+            return Ok(());
+        }
+    }
+}
+
+/// Consumes until the queue stays empty.
+async fn drain(port: u16, name: &'static str, book: &Arc<Book>, findings: &Findings) -> Result<(), Failure> {
+    const TRIES: u32 = 60;
+    for _ in 0..TRIES {
+        let (book, found) = (book.clone(), findings.clone());
+        let silence_max = Some(Duration::from_secs(1));
+        let drained = thread::spawn(move || consume(port, name, silence_max, &book, &found));
+        drained.join().map_err(|_| "a client panicked")??;
+        if ready(port, name)? == 0 {
+            return Ok(());
+        }
+    }
+    findings.add("the queues do not get empty", name.into());
+    Ok(())
+}
+
+impl Received {
+    fn receive(&mut self, n: u64, name: &str, findings: &Findings) {
+        let at = n as usize;
+        if self.has_come.len() <= at {
+            self.has_come.resize(at + 1, false);
+        }
+        if std::mem::replace(&mut self.has_come[at], true) {
+            self.again += 1;
+            return;
+        }
+        if self.last.is_some_and(|last| last > n) {
+            findings.add(ORDER, format!("{name}, number {n} after {:?}", self.last));
+        }
+        self.last = self.last.max(Some(n));
+    }
+}
+
+/// Class and method of a method frame.
+fn method_of(frame: &Frame<'_>) -> Option<(u16, u16)> {
+    let [c1, c2, m1, m2, ..] = *frame.payload else { return None };
+    let is_method = frame.kind == FrameKind::Method;
+    is_method.then(|| (u16::from_be_bytes([c1, c2]), u16::from_be_bytes([m1, m2])))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
