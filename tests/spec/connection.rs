@@ -959,6 +959,7 @@ fn a_client_that_stops_reading_holds_up_nobody_and_leaves_the_messages_in_the_qu
     other.sync();
     sleeper.send(basic::Consume { queue: "big".into(), no_ack: true, ..Default::default() });
     let socket = sleeper.into_socket();
+    eventually("the sleeper is a consumer", || other.counts("big").1 == 1);
 
     other.declare("q");
     other.consume("q", "c");
