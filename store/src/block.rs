@@ -13,27 +13,21 @@
 use smallvec::SmallVec;
 
 use crate::log::Position;
-
-/// Messages in one block.
-pub(crate) const SLOTS: u64 = 1024;
-const WORDS: usize = SLOTS as usize / 64;
-
-/// A set of slots, one bit each.
-pub(crate) type Bitmap = [u64; WORDS];
+use crate::slots::{Bitmap, Slots, count, has, rank, set, slots, span};
 
 /// The places of published messages, by slot: from which place on which segment holds the live ones.
-pub(crate) type Segments = SmallVec<[(u16, u64); 2]>;
+pub(crate) type Segments = SmallVec<[(u16, u64); 1]>;
 
 /// How many bytes of which segments the live messages take.
-pub(crate) type Weights = SmallVec<[(u64, u64); 2]>;
+pub(crate) type Weights = SmallVec<[(u64, u64); 1]>;
 
 /// Slots with the time at which their messages wish to be gone.
 pub(crate) type Expiring = Vec<(u16, u64)>;
 
 #[derive(Default)]
 pub(crate) struct Block {
-    published: Bitmap,
-    settled: Bitmap,
+    published: Slots,
+    settled: Slots,
     places: Places,
     expiring: Expiring,
     /// As of the last checkpoint that wrote this block.
@@ -104,6 +98,7 @@ impl Block {
     /// A cold block, as a checkpoint wrote it.
     pub(crate) fn restore(summary: Summary) -> Block {
         let Summary { published, settled, segments, expiring, weights } = summary;
+        let (published, settled) = (published.into(), settled.into());
         let mut block = Block { published, settled, expiring, weights, ..Block::default() };
         if count(&block.published) > 0 {
             block.places = Places::Cold(segments);
@@ -115,7 +110,7 @@ impl Block {
 
     pub(crate) fn summary(&self) -> Summary {
         let expiring = self.expiring.iter().copied().filter(|(slot, _)| self.is_live(*slot)).collect();
-        let (published, settled, weights) = (self.published, self.settled, self.weights.clone());
+        let (published, settled, weights) = (*self.published, *self.settled, self.weights.clone());
         Summary { published, settled, segments: self.segments(), expiring, weights }
     }
 
@@ -130,7 +125,7 @@ impl Block {
             unreachable!("it is warmed before it gets a new message");
         };
         positions.insert(at, position);
-        set(&mut self.published, slot);
+        set(self.published.edit(), slot);
         self.dirty = Parts { positions: true, summary: true };
         if has(&self.settled, slot) {
             self.early -= 1;
@@ -164,7 +159,7 @@ impl Block {
     /// Settles the slots from `first` to `last` that are live.
     pub(crate) fn purge(&mut self, first: u16, last: u16, released: impl FnMut(u64)) {
         let mut span = span(first, last);
-        for (word, published) in span.iter_mut().zip(self.published) {
+        for (word, published) in span.iter_mut().zip(self.published.iter()) {
             *word &= published;
         }
         self.settle_where(span, released);
@@ -177,7 +172,7 @@ impl Block {
                 continue;
             }
             self.dirty.summary = true;
-            self.settled[word] |= new;
+            self.settled.edit()[word] |= new;
             self.early += (new & !self.published[word]).count_ones() as u16;
             new &= self.published[word];
             self.live -= new.count_ones() as u16;
@@ -212,7 +207,7 @@ impl Block {
 
     /// Forgets settlements whose publish never came.
     pub(crate) fn forget_early(&mut self) {
-        for (settled, published) in self.settled.iter_mut().zip(self.published) {
+        for (settled, published) in self.settled.edit().iter_mut().zip(self.published.iter()) {
             *settled &= published;
         }
         self.early = 0;
@@ -247,6 +242,8 @@ impl Block {
     pub(crate) fn cool(&mut self) {
         if count(&self.published) > 0 {
             self.places = Places::Cold(self.segments());
+            self.published.settle_down();
+            self.settled.settle_down();
         }
     }
 
@@ -310,7 +307,7 @@ impl Block {
 
     fn recount(&mut self) {
         let both = |(published, settled): (&u64, &u64)| (published & settled).count_ones() as u16;
-        let dead: u16 = self.published.iter().zip(&self.settled).map(both).sum();
+        let dead: u16 = self.published.iter().zip(self.settled.iter()).map(both).sum();
         self.live = count(&self.published) as u16 - dead;
         self.early = count(&self.settled) as u16 - dead;
     }
@@ -355,52 +352,6 @@ fn live_slots<'a>(
 ) -> impl Iterator<Item = (u16, usize)> + use<'a> {
     let published = slots(published).enumerate();
     published.filter(move |(_, slot)| !has(settled, *slot)).map(|(at, slot)| (slot, at))
-}
-
-fn has(bitmap: &Bitmap, slot: u16) -> bool {
-    bitmap[usize::from(slot / 64)] & (1 << (slot % 64)) != 0
-}
-
-fn set(bitmap: &mut Bitmap, slot: u16) {
-    bitmap[usize::from(slot / 64)] |= 1 << (slot % 64);
-}
-
-/// How many slots before this one are in the set.
-fn rank(bitmap: &Bitmap, slot: u16) -> usize {
-    let (word, bit) = (usize::from(slot / 64), slot % 64);
-    let before: u32 = bitmap[..word].iter().map(|word| word.count_ones()).sum();
-    (before + (bitmap[word] & ((1 << bit) - 1)).count_ones()) as usize
-}
-
-/// How many slots are in the set.
-pub(crate) fn count(bitmap: &Bitmap) -> usize {
-    bitmap.iter().map(|word| word.count_ones() as usize).sum()
-}
-
-/// The slots in the set, in order.
-pub(crate) fn slots(bitmap: &Bitmap) -> impl Iterator<Item = u16> + '_ {
-    bitmap.iter().enumerate().flat_map(|(word, bits)| {
-        let mut rest = *bits;
-        std::iter::from_fn(move || {
-            let bit = (rest != 0).then(|| rest.trailing_zeros() as u16)?;
-            rest &= rest - 1;
-            Some(word as u16 * 64 + bit)
-        })
-    })
-}
-
-fn span(first: u16, last: u16) -> Bitmap {
-    let mut span = Bitmap::default();
-    for (word, bits) in span.iter_mut().enumerate() {
-        let (low, high) = (word as u16 * 64, word as u16 * 64 + 63);
-        if first > high || last < low {
-            continue;
-        }
-        let from = !0 << first.saturating_sub(low);
-        let to = !0 >> (high - last.min(high));
-        *bits = from & to;
-    }
-    span
 }
 
 #[cfg(test)]
@@ -482,13 +433,5 @@ mod tests {
         cold.warm(positions.clone());
         let (slot, place) = cold.live_slots(211).next().unwrap();
         assert_eq!((slot, positions[place]), (211, at(2)));
-    }
-
-    #[test]
-    fn a_span_is_all_slots_between_its_ends() {
-        for (first, last) in [(0, 0), (0, 63), (5, 70), (64, 127), (63, 64), (1, 1023)] {
-            let found: Vec<u16> = slots(&span(first, last)).collect();
-            assert_eq!(found, (first..=last).collect::<Vec<_>>());
-        }
     }
 }

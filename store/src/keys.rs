@@ -17,9 +17,10 @@
 //! `weighs` is 0 when each record has one message for one queue: its weight is its length then.
 //! ```
 
-use crate::block::{Bitmap, Expiring, Segments, Summary, Weights, segment_at};
+use crate::block::{Expiring, Segments, Summary, Weights, segment_at};
 use crate::log::Position;
 use crate::operation::QueueId;
+use crate::slots::Bitmap;
 
 pub(crate) const META: u8 = b'm';
 pub(crate) const DEFINITION: u8 = b'd';

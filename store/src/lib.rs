@@ -44,6 +44,7 @@ mod recovery;
 mod rewrite;
 mod schema;
 mod segment;
+mod slots;
 mod state;
 mod store;
 mod table;

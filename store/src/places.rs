@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::block::{Summary, segment_at, slots};
+use crate::block::{Summary, segment_at};
 use crate::keys::{self, Key};
 use crate::log::Position;
 use crate::operation::{Operation, QueueId, Seq};
 use crate::queues::seq_of;
 use crate::record;
 use crate::segment::{self, Found, Head};
+use crate::slots::slots;
 use crate::table::Table;
 use crate::walk::Walk;
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::block::{Block, Parts, SLOTS, Summary, Weights};
+use crate::block::{Block, Parts, Summary, Weights};
 use crate::keys::{self, Key, QueueRow};
 use crate::log::Position;
 use crate::operation::{QueueId, Run, Seq};
+use crate::slots::SLOTS;
 
 /// An early settlement whose publish has not come within this many checkpoints was for a message
 /// that is never stored; without an end they would pile up.
