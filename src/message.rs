@@ -37,16 +37,23 @@ impl StoredBy {
         StoredBy(AtomicU64::new(0))
     }
 
-    /// It is not stored, or not yet.
+    const NONE: u64 = u64::MAX;
+    const DUE: u64 = u64::MAX - 1;
+
+    /// Nobody stores it.
     pub const fn none() -> StoredBy {
-        StoredBy(AtomicU64::new(u64::MAX))
+        StoredBy(AtomicU64::new(Self::NONE))
+    }
+
+    /// It is about to be stored, by an append that has no ticket yet. Only that one may be noted next.
+    pub const fn due() -> StoredBy {
+        StoredBy(AtomicU64::new(Self::DUE))
     }
 
     /// Notes an append. A message may have several, for several queues, noted in any order: it is stored
     /// when all of them are applied.
     pub fn add(&self, ticket: Ticket) {
-        const NONE: u64 = u64::MAX;
-        let later = |before| Some(if before == NONE { ticket.0 } else { ticket.0.max(before) });
+        let later = |before| Some(if before >= Self::DUE { ticket.0 } else { ticket.0.max(before) });
         // It never gives up.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
     }
@@ -75,6 +82,11 @@ impl Message {
     /// Whether the store can bring it back, when it has applied what was appended up to `applied`.
     pub fn is_applied(&self, applied: Ticket) -> bool {
         self.stored_by.0.load(Ordering::Relaxed) <= applied.0
+    }
+
+    /// Whether an append of it has still to be noted.
+    pub fn is_due(&self) -> bool {
+        self.stored_by.0.load(Ordering::Relaxed) == StoredBy::DUE
     }
 
     /// When it wishes to be gone, in milliseconds since 1970.

@@ -53,8 +53,12 @@ impl Batch {
     }
 
     /// Adds a message for these queues, of which there is at least one.
-    fn add(&mut self, message: Message, queues: &[queue::Handle]) {
+    fn add(&mut self, mut message: Message, queues: &[queue::Handle]) {
         let is_kept = message.persistent && queues.iter().any(|queue| queue.declaration().is_kept());
+        if is_kept {
+            // It goes to its queues first, and none may take it for stored before all of it is.
+            message.stored_by = StoredBy::due();
+        }
         let message = Arc::new(message);
         if is_kept {
             let places = queues.iter().map(|queue| self.place(queue, message.clone())).collect();
@@ -91,7 +95,10 @@ impl Batch {
             let enqueued = batch.queue.enqueue(&mut batch.messages, outbox);
             firsts.push(enqueued.map(|enqueued| enqueued.first));
             if enqueued.is_some_and(|enqueued| enqueued.holds_up) {
-                self.ahead_in = Some(batch.queue.clone());
+                let before = self.ahead_in.replace(batch.queue.clone());
+                if let Some(other) = before.filter(|before| *before != batch.queue) {
+                    other.let_go(outbox);
+                }
             }
         }
         for Kept { message, places } in &self.kept {

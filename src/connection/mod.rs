@@ -53,7 +53,7 @@ const SLOW: Duration = Duration::from_millis(2);
 const SLOW_ROUNDS: u8 = 10;
 
 /// How long a publisher that is ahead of consumers waits before it looks by itself whether it still is.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
 /// How long a client may take to close the socket of a connection that is over; RabbitMQ's own.
 const HANG_UP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -637,6 +637,9 @@ impl Connection {
     fn end(&mut self) {
         self.held.clear();
         self.flush();
+        if let Some(queue) = self.batch.ahead_in.take() {
+            queue.let_go(&self.outbox);
+        }
         let numbers: Vec<u16> = self.channels.keys().copied().collect();
         for number in numbers {
             self.close_channel(number);

@@ -227,6 +227,11 @@ impl Handle {
         });
     }
 
+    /// A publisher that was held up waits no more.
+    pub fn let_go(&self, publisher: &Arc<Outbox>) {
+        self.lock().state.let_go(publisher);
+    }
+
     /// Adds a consumer; [`Resume::resume`] gives it what is ready.
     pub fn consume(&self, consumer: Consumer) -> Joined {
         self.lock().state.consume(consumer)

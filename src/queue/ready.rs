@@ -411,6 +411,8 @@ impl Line {
             match entry.stored {
                 Stored::Kept => {}
                 Stored::Spilled => break,
+                // Another queue keeps it. It is not seen whether that is done if this append is noted first.
+                Stored::No if entry.message.is_due() => {}
                 Stored::No => {
                     let bytes = bytes(entry);
                     entry.stored = Stored::Spilled;

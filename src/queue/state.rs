@@ -293,11 +293,20 @@ impl State {
     /// Lets publishers go on once the consumers have caught up: one at a time, since each comes with a
     /// batch, or all if there is nobody to wait for.
     pub fn release_publishers(&mut self, effects: &mut Effects) {
-        if self.publishers.is_empty() || self.ready.bytes() > AHEAD_BYTES_MAX / 2 {
+        if self.publishers.is_empty() {
             return;
         }
-        let n = if self.ready.has_next() { 1 } else { usize::MAX };
+        let is_awaited = self.ready.has_next() && self.consumers.has_starving();
+        if is_awaited && self.ready.bytes() > AHEAD_BYTES_MAX / 2 {
+            return;
+        }
+        let n = if is_awaited { 1 } else { usize::MAX };
         self.publishers.release(n, &mut effects.ring);
+    }
+
+    /// A publisher waits no more.
+    pub fn let_go(&mut self, publisher: &Arc<Outbox>) {
+        self.publishers.forget(publisher);
     }
 
     /// Hands ready messages to consumers that can take them. A message that is due goes to a consumer

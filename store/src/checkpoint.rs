@@ -64,7 +64,8 @@ impl Snapshot {
         let meta = Meta { schema: FORMAT, position, definitions, queues, blocks };
         changes.rows.push((Key::Meta.encode(), Some(meta.encode())));
         let dead = log.take_dead(position, |segment| state.queues.live_in(segment) == 0);
-        Snapshot { changes, backup, dead, spares_max: log.take_demand() }
+        log.is_checkpointed();
+        Snapshot { changes, backup, dead, spares_max: log.demand() }
     }
 }
 

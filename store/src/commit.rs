@@ -208,6 +208,8 @@ impl Commit {
         if worker.is_busy() {
             return Ok(Some(now + self.checkpoint_interval));
         }
+        // What the last one has found out, before blocks that it has weighed become cold again.
+        lock(&self.state).queues.set_weights(std::mem::take(&mut lock(&self.weighed)));
         if is_wanted {
             worker.give(self.snapshot()?);
         }
@@ -215,6 +217,7 @@ impl Commit {
         if now >= self.rewrite_at {
             self.rewrite_at = now + self.checkpoint_interval / REWRITE_PART;
             self.is_settling = self.rewrite_sparse() || is_wanted;
+            self.log.forget_demand();
         }
         Ok(self.is_settling.then_some(now + self.checkpoint_interval))
     }
@@ -226,8 +229,7 @@ impl Commit {
         if self.rewriter.is_busy() {
             return true;
         }
-        let mut state = lock(&self.state);
-        state.queues.set_weights(std::mem::take(&mut lock(&self.weighed)));
+        let state = lock(&self.state);
         let files: BTreeMap<u64, u64> = self.log.files().filter(|(id, _)| *id < before).collect();
         self.rewritten.retain(|id| files.contains_key(id));
         let mut chosen = rewrite::sparse(&files, state.queues.weights());

@@ -50,8 +50,9 @@ pub(crate) struct Log {
     preparation: Option<Preparation>,
     /// All segments that are complete, with the bytes of their files.
     segments: BTreeMap<u64, u64>,
-    /// How many segments were begun, and how many bytes appended, since [`Log::take_demand`].
+    /// How many segments were begun since [`Log::forget_demand`].
     begun: usize,
+    /// How much was appended since the last checkpoint.
     appended_bytes: u64,
 
     segment: u64,
@@ -236,12 +237,21 @@ impl Log {
         Ok(())
     }
 
-    /// How many dead segments are worth keeping: as many as were begun since the last call. One that is
-    /// ready or being made ready is enough for a log at rest.
-    pub(crate) fn take_demand(&mut self) -> usize {
+    /// How many dead segments are worth keeping: as many as were begun of late. One that is ready or being
+    /// made ready is enough for a log at rest.
+    pub(crate) fn demand(&self) -> usize {
         let at_rest = usize::from(self.preparation.is_none());
+        self.begun.clamp(at_rest, SPARES_MAX)
+    }
+
+    /// Counts what is begun anew.
+    pub(crate) fn forget_demand(&mut self) {
+        self.begun = 0;
+    }
+
+    /// All that has been appended is in a checkpoint.
+    pub(crate) fn is_checkpointed(&mut self) {
         self.appended_bytes = 0;
-        std::mem::take(&mut self.begun).clamp(at_rest, SPARES_MAX)
     }
 
     /// Whether a checkpoint would give back segments that are kept for nothing.

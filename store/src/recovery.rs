@@ -140,7 +140,10 @@ pub(crate) fn recover(
     // The last segment is mostly room that was not used yet. That takes as long to see as the state
     // database takes to open.
     let last = segments.last().map(|id| (*id, segment::path(&log_dir, *id)));
-    let zeros = last.map(|(id, path)| (id, thread::spawn(move || walk::zeros_from(&path))));
+    let zeros = last.and_then(|(id, path)| {
+        let thread = thread::Builder::new().name("store-zeros".into());
+        Some((id, thread.spawn(move || walk::zeros_from(&path)).ok()?))
+    });
     let (base, table) = base(dir, &segments, backup, &mut damage)?;
     let zeros = zeros.and_then(|(id, from)| Some((id, from.join().ok()?.ok()?)));
     let Base { mut state, position, definitions_at, is_rebuild } = base;

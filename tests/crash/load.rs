@@ -4,7 +4,7 @@
 
 use std::io::{self, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -30,6 +30,9 @@ const MULTIPLE: u64 = 50;
 /// Messages written at once.
 const BATCH: u64 = 100;
 
+/// In a life of so many milliseconds something must have been confirmed.
+const CONFIRM_MS_MAX: u64 = 500;
+
 const LOST: &str = "confirmed and lost";
 const ORDER: &str = "out of order";
 
@@ -47,8 +50,9 @@ struct Published {
 /// What the consumer of a queue knows.
 #[derive(Default)]
 struct Received {
-    /// One for each number: whether it has come.
+    /// One for each number: whether it has come, and whether it was acknowledged after that.
     has_come: Vec<bool>,
+    is_acked: Vec<bool>,
     /// The last one that came for the first time.
     last: Option<u64>,
     again: u64,
@@ -78,20 +82,41 @@ pub async fn run(
         // One queue in every other life, all of them in the rest.
         let queues = if life % 2 == 0 { 1 } else { QUEUES.len() };
         let begun = Instant::now();
+        let is_killed = Arc::new(AtomicBool::new(false));
         let mut threads: Vec<JoinHandle<()>> = Vec::new();
+        let mut client = |name: &'static str, work: Box<dyn FnOnce() -> io::Result<()> + Send>| {
+            let (is_killed, found) = (is_killed.clone(), findings.clone());
+            threads.push(thread::spawn(move || {
+                let ended = work();
+                if !is_killed.load(Ordering::SeqCst) {
+                    found.add("a client ended while the broker lived", format!("{name}: {ended:?}"));
+                }
+            }));
+        };
+        let confirmed_before: Vec<usize> = books.iter().map(|book| book.confirmed()).collect();
         for (name, book) in QUEUES.into_iter().zip(&books).take(queues) {
             let (consuming, publishing) = (book.clone(), book.clone());
             let found = findings.clone();
-            // Both end with their connections.
-            threads.push(thread::spawn(move || drop(consume(port, name, None, &consuming, &found))));
-            threads.push(thread::spawn(move || drop(publish(port, name, &publishing))));
+            // Now and then a queue has nobody for a life, so that there is more to recover.
+            if !dice.once_in(5) {
+                client(name, Box::new(move || consume(port, name, None, &consuming, &found)));
+            }
+            client(name, Box::new(move || publish(port, name, &publishing)));
         }
-        sleep(Duration::from_millis(dice.roll(100, 1500))).await;
+        let life_ms = dice.roll(100, 1500);
+        sleep(Duration::from_millis(life_ms)).await;
+        is_killed.store(true, Ordering::SeqCst);
         if !broker.kill()? {
             findings.add("the broker ended by itself", format!("in life {life}"));
         }
         alive += begun.elapsed();
         threads.into_iter().try_for_each(JoinHandle::join).map_err(|_| "a client panicked")?;
+        let with_before = QUEUES.into_iter().zip(books.iter().zip(confirmed_before));
+        for (name, (book, before)) in with_before.take(queues) {
+            if life_ms >= CONFIRM_MS_MAX && book.confirmed() == before {
+                findings.add("no confirms", format!("{name}, {life_ms} ms in life {life}"));
+            }
+        }
     }
 
     start_max = start_max.max(broker.start().await?);
@@ -103,7 +128,9 @@ pub async fn run(
     for (name, book) in QUEUES.into_iter().zip(&books) {
         let (published, received) = (lock(&book.published), lock(&book.received));
         let confirmed = published.is_confirmed.iter().enumerate().filter(|(_, is_confirmed)| **is_confirmed);
-        for (n, _) in confirmed.clone().filter(|(n, _)| received.has_come.get(*n) != Some(&true)) {
+        // The drain has acknowledged all there was, so what was not is gone: also what had come before, and
+        // was to come again.
+        for (n, _) in confirmed.clone().filter(|(n, _)| received.is_acked.get(*n) != Some(&true)) {
             findings.add(LOST, format!("{name}, number {n}"));
         }
         totals.published += published.is_confirmed.len() as u64;
@@ -236,7 +263,10 @@ fn read_confirms(
         for (tag, multiple) in acks {
             let from = if multiple { through + 1 } else { tag };
             for tag in from..=tag {
-                published.is_confirmed[(first + tag - 1) as usize] = true;
+                let Some(is_confirmed) = published.is_confirmed.get_mut((first + tag - 1) as usize) else {
+                    return Err(io::Error::other(format!("a confirm of tag {tag}, which was not sent")));
+                };
+                *is_confirmed = true;
             }
             while published.is_confirmed.get((first + through) as usize) == Some(&true) {
                 through += 1;
@@ -273,6 +303,9 @@ fn consume(
         wire.set_silence_max(silence_max)?;
     }
     let (mut received, mut acked) = (0, 0);
+    // What has come on this connection and was not acknowledged, in order.
+    let mut unacked: Vec<u64> = Vec::new();
+    let mut last = None;
     let mut body = Vec::with_capacity(BODY_BYTES);
     let mut numbers = Vec::new();
     loop {
@@ -294,13 +327,21 @@ fn consume(
         let mut book = lock(&book.received);
         for number in numbers.drain(..) {
             match number {
-                Some(n) => book.receive(n, name, findings),
+                Some(n) => {
+                    book.receive(n, name, findings);
+                    if last.is_some_and(|last| last >= n) {
+                        findings.add(ORDER, format!("{name}, number {n} after {last:?}, in one life"));
+                    }
+                    last = Some(n);
+                    unacked.push(n);
+                }
                 None => findings.add("not the body that was published", name.into()),
             }
         }
-        drop(book);
         if received - acked >= MULTIPLE || is_silent && received > acked {
             acked = received;
+            book.ack(unacked.drain(..));
+            drop(book);
             let ack = basic::Ack { delivery_tag: received, multiple: true };
             wire.send(CHANNEL, Cold::Basic(basic::AMQPMethod::Ack(ack)))?;
         }
@@ -326,7 +367,18 @@ async fn drain(port: u16, name: &'static str, book: &Arc<Book>, findings: &Findi
     Ok(())
 }
 
+impl Book {
+    fn confirmed(&self) -> usize {
+        lock(&self.published).is_confirmed.iter().filter(|is_confirmed| **is_confirmed).count()
+    }
+}
+
 impl Received {
+    fn ack(&mut self, numbers: impl Iterator<Item = u64>) {
+        self.is_acked.resize(self.has_come.len(), false);
+        numbers.for_each(|n| self.is_acked[n as usize] = true);
+    }
+
     fn receive(&mut self, n: u64, name: &str, findings: &Findings) {
         let at = n as usize;
         if self.has_come.len() <= at {

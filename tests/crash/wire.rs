@@ -63,7 +63,13 @@ impl Wire {
     /// Sends a method on the channel and waits for the answer.
     pub fn call(&mut self, method: Cold) -> io::Result<Cold> {
         self.send(CHANNEL, method)?;
-        self.answer()
+        match self.answer()? {
+            Cold::Channel(channel::AMQPMethod::Close(close)) => Err(io::Error::other(format!("{close:?}"))),
+            Cold::Connection(connection::AMQPMethod::Close(close)) => {
+                Err(io::Error::other(format!("{close:?}")))
+            }
+            answer => Ok(answer),
+        }
     }
 
     /// Sends a method.

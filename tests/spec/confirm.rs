@@ -257,15 +257,21 @@ fn a_queue_says_what_its_confirms_wait_for() {
         client.declare_durable_with(queue, arguments([("x-sync", Value::text(sync))]));
     }
     client.confirm();
-    let mut publish = |queue: &str, tag: u64| {
-        let before = syncs.load(Ordering::SeqCst);
-        client.publish_persistent("", queue, queue);
-        client.expect_ack(tag);
-        syncs.load(Ordering::SeqCst) - before
+    let mut tag = 0;
+    // The least of three, since the log itself syncs when it goes on to a new segment.
+    let mut publish = |queue: &str| {
+        let one = |_| {
+            let before = syncs.load(Ordering::SeqCst);
+            client.publish_persistent("", queue, queue);
+            tag += 1;
+            client.expect_ack(tag);
+            syncs.load(Ordering::SeqCst) - before
+        };
+        (0..3).map(one).min()
     };
 
-    assert_eq!((publish("fast", 1), publish("soon", 2)), (0, 0));
-    assert!(publish("safe", 3) >= 1);
+    assert_eq!((publish("fast"), publish("soon")), (Some(0), Some(0)));
+    assert!(publish("safe") >= Some(1));
 
     let mut client = broker.client();
     client.exchange("both", "fanout");
@@ -279,7 +285,7 @@ fn a_queue_says_what_its_confirms_wait_for() {
 
     broker.restart();
     let mut client = broker.client();
-    for (queue, count) in [("safe", 2), ("soon", 1), ("fast", 2)] {
+    for (queue, count) in [("safe", 4), ("soon", 3), ("fast", 4)] {
         assert_eq!(client.counts(queue).0, count, "{queue}");
     }
 }
