@@ -207,8 +207,10 @@ fn torn(bytes: &[u8], at: usize, recycled: bool, here: &Parsed) -> usize {
     rest.len()
 }
 
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0)
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    // A loop that may stop at any byte is far slower than one that looks at many together.
+    const TOGETHER: usize = 4096;
+    bytes.chunks(TOGETHER).all(|bytes| bytes.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
 /// Makes what was created, renamed or removed in a directory survive a power cut.

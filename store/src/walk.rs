@@ -105,7 +105,7 @@ impl Walk {
                 return Ok(true);
             }
             let read = self.read_into(at, &mut piece)?;
-            if !is_zero(&piece[..read]) {
+            if !segment::is_zero(&piece[..read]) {
                 return Ok(false);
             }
             if read < piece.len() {
@@ -144,17 +144,12 @@ pub(crate) fn zeros_from(path: &Path) -> io::Result<u64> {
         let at = from.saturating_sub(ZERO_PIECE_BYTES as u64);
         let piece = &mut piece[..(from - at) as usize];
         file.read_exact_at(piece, at)?;
-        if !is_zero(piece) {
+        if !segment::is_zero(piece) {
             break;
         }
         from = at;
     }
     Ok(from)
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    // All of them, since a loop that may stop at any byte is far slower.
-    bytes.iter().fold(0, |all, byte| all | byte) == 0
 }
 
 /// Reads as much of the range as there is. How much that was, also if it ended in an error.
