@@ -203,8 +203,8 @@ impl Handle {
         })
     }
 
-    /// Whether a publisher still has to wait for the consumers, who would take more than they get. Its outbox is
-    /// rung when it need not any more, but it asks again after a while in any case.
+    /// Whether a publisher still has to wait for the consumers, who would take more than they get. Its
+    /// outbox is rung when it need not any more, but it asks again after a while in any case.
     pub fn holds_up(&self, publisher: &Arc<Outbox>) -> bool {
         self.lock().state.holds_up(publisher)
     }

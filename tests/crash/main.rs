@@ -38,6 +38,17 @@ pub struct Totals {
     pub half_applied: u64,
 }
 
+impl Totals {
+    fn add(&mut self, other: &Totals) {
+        self.published += other.published;
+        self.confirmed += other.confirmed;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.out_of_order += other.out_of_order;
+        self.half_applied += other.half_applied;
+    }
+}
+
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     if words.any(|word| word == "--list" || !(word.starts_with('-') || "crash".contains(&word))) {
@@ -71,42 +82,42 @@ async fn run() -> Result<bool, Failure> {
     let start = Instant::now();
     let mut dice = Dice::new(seed);
 
-    let (mut plain, mut load, mut tx) = (Totals::default(), Totals::default(), Totals::default());
+    let mut totals = Totals::default();
     let (plain_dice, tx_dice, load_dice) = (dice.fork(), dice.fork(), dice.fork());
     let plain_findings = Findings::new("plain");
     if kills > 0 {
         let mut broker = Broker::new(&dir.join("plain"))?;
         let ran = plain::run(&mut broker, kills, plain_dice, &plain_findings).await;
         report(&broker, &plain_findings);
-        plain = ran?;
+        totals.add(&ran?);
     }
     let load_findings = Findings::new("load");
     if load_kills > 0 {
         let mut broker = Broker::new(&dir.join("load"))?;
         let ran = load::run(&mut broker, load_kills, load_dice, &load_findings).await;
         report(&broker, &load_findings);
-        load = ran?;
+        totals.add(&ran?);
     }
     let tx_findings = Findings::new("tx");
     if tx_kills > 0 {
         let mut broker = Broker::new(&dir.join("tx"))?;
         let ran = transactions::run(&mut broker, tx_kills, tx_dice, &tx_findings).await;
         report(&broker, &tx_findings);
-        tx = ran?;
+        totals.add(&ran?);
     }
 
     let is_clean = [&plain_findings, &load_findings, &tx_findings].iter().all(|found| found.is_empty());
     let verdict = if is_clean { "nothing found" } else { "VIOLATIONS, see above" };
     let secs = start.elapsed().as_secs();
     println!(
-        "crash: kills {kills} + {load_kills} under full load + {tx_kills} with tx, published {}, confirmed {}, lost {}, duplicated {}, \
-         out of order {}, half-applied {}; {secs} s, seed {seed}: {verdict}",
-        plain.published + load.published + tx.published,
-        plain.confirmed + load.confirmed + tx.confirmed,
-        plain.lost + load.lost + tx.lost,
-        plain.duplicated + load.duplicated + tx.duplicated,
-        plain.out_of_order + load.out_of_order + tx.out_of_order,
-        plain.half_applied + load.half_applied + tx.half_applied,
+        "crash: kills {kills} + {load_kills} under full load + {tx_kills} with tx, published {}, confirmed {}, \
+         lost {}, duplicated {}, out of order {}, half-applied {}; {secs} s, seed {seed}: {verdict}",
+        totals.published,
+        totals.confirmed,
+        totals.lost,
+        totals.duplicated,
+        totals.out_of_order,
+        totals.half_applied,
     );
     if !is_clean && let Some(temporary) = temporary {
         println!("crash: data and logs are kept in {}", temporary.keep().display());
