@@ -8,6 +8,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use hashbrown::HashMap;
 use store::{Operation, QueueId, RecoveredQueue, Store, Urgency};
+use tokio::sync::{Notify, mpsc};
 use tracing::{error, info, warn};
 
 use crate::alarm::{self, Alarm, Cause, Siren};
@@ -18,16 +19,27 @@ use crate::config::{Config, Seed};
 use crate::delivery::ConsumerId;
 use crate::error::Error;
 use crate::memory::Memory;
-use crate::queue::{self, DeleteIf, Surroundings, Tick};
+use crate::queue::{self, DeleteIf, Departed, Surroundings, Tick};
 use crate::roster::Roster;
 use crate::timers::Timers;
 use crate::vhost::definitions::{self, Definition, UserPermission, UserTopicPermission};
+use crate::vhost::policy::Policy;
 use crate::vhost::{QueueIds, Vhost};
 
 /// How often is looked whether messages take too much memory.
 const MEMORY_PERIOD: Duration = Duration::from_millis(100);
 /// The same while they do.
 const MEMORY_PERIOD_SHORT: Duration = Duration::from_millis(5);
+
+/// So many batches of messages that have left their queues are taken at once.
+const DEPARTED_MAX: usize = 64;
+
+/// What is needed to take messages from one queue to others.
+#[derive(Default)]
+struct Porter {
+    matches: exchanges::Matches<queue::Handle>,
+    batch: queue::Batch,
+}
 
 /// A running broker. Everything in it is shared by all connections.
 #[derive(Debug)]
@@ -41,6 +53,8 @@ pub struct Broker {
     surroundings: Surroundings,
     ids: Arc<QueueIds>,
     last_consumer: AtomicU64,
+    /// Messages that have left their queues though nobody was done with them. One task takes them.
+    departed: tokio::sync::Mutex<mpsc::UnboundedReceiver<Departed>>,
     alarm: Alarm,
     budget: Budget,
 }
@@ -84,11 +98,14 @@ impl Broker {
         let budget = Budget::new(config.memory_high_watermark, config.memory_bytes_total);
         let spill_bytes = config.transient_memory_bytes_max.unwrap_or(budget.limit_bytes() as usize / 2);
         let memory = Arc::new(Memory::new(config.message_memory_bytes_max, spill_bytes));
+        let (exit, departed) = mpsc::unbounded_channel();
+        let nack_is_failure = config.nack_counts_as_failure;
         let broker = Broker {
             roster: Roster::default(),
             vhosts: DashMap::new(),
             users: RwLock::default(),
-            surroundings: Surroundings { store, clock, timers, memory, sync },
+            surroundings: Surroundings { store, clock, timers, memory, sync, exit, nack_is_failure },
+            departed: tokio::sync::Mutex::new(departed),
             ids: Arc::default(),
             last_consumer: AtomicU64::new(0),
             alarm,
@@ -160,6 +177,52 @@ impl Broker {
         }
     }
 
+    /// Takes messages that have left their queues to where they belong, until the caller stops polling.
+    pub async fn see_off(&self) {
+        let mut departed = self.departed.lock().await;
+        let bell = Arc::new(Notify::new());
+        let rung = bell.clone();
+        let mut session = self.surroundings.store.session(Arc::new(move || rung.notify_one()));
+        let (mut waiting, mut porter) = (Vec::new(), Porter::default());
+        while departed.recv_many(&mut waiting, DEPARTED_MAX).await > 0 {
+            for (queue, departures) in waiting.drain(..) {
+                self.see_off_of(&queue, &departures, &mut porter, &mut session);
+            }
+            // The store has more to write than it should: what leaves now waits, and so do the queues.
+            while session.is_full() {
+                bell.notified().await;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Does the same with what is left, when nobody does it any more.
+    pub fn see_off_the_last(&self) {
+        let Ok(mut departed) = self.departed.try_lock() else { return };
+        let mut session = self.surroundings.store.session(Arc::new(|| ()));
+        let mut porter = Porter::default();
+        while let Ok((queue, departures)) = departed.try_recv() {
+            self.see_off_of(&queue, &departures, &mut porter, &mut session);
+        }
+    }
+
+    fn see_off_of(
+        &self,
+        queue: &queue::Handle,
+        departures: &[queue::Departure],
+        porter: &mut Porter,
+        session: &mut store::Session,
+    ) {
+        if let Ok(vhost) = self.vhost(&queue.declaration().vhost) {
+            vhost.see_off(queue, departures, &mut porter.matches, &mut porter.batch);
+            let append =
+                |operations: std::vec::Drain<'_, Operation>, _| session.append(operations, Urgency::Lazy);
+            let (_, outcome) = porter.batch.flush(None, append);
+            outcome.refused.iter().for_each(|_| vhost.lose(queue, queue::Lost::NoRoom, false));
+        }
+        queue.seen_off(departures.len());
+    }
+
     /// The memory of all queues.
     pub fn memory(&self) -> &Memory {
         &self.surroundings.memory
@@ -193,9 +256,10 @@ impl Broker {
             Definition::User(_) => 1,
             Definition::Permission(_) => 2,
             Definition::TopicPermission(_) => 3,
-            Definition::Exchange(_) => 4,
-            Definition::Queue(_) => 5,
-            Definition::Binding(_) => 6,
+            Definition::Policy(_) => 4,
+            Definition::Exchange(_) => 5,
+            Definition::Queue(_) => 6,
+            Definition::Binding(_) => 7,
         });
         let mut queues: HashMap<QueueId, RecoveredQueue> = queues.into_iter().map(|q| (q.queue, q)).collect();
         let spilled = queues.extract_if(|id, _| queue::is_spill(*id));
@@ -245,21 +309,19 @@ impl Broker {
                 self.users_mut().permit_topic(&kept.user, &kept.vhost, &kept.exchange, permission);
                 Ok(())
             }
+            Definition::Policy(kept) => self.vhost(&kept.vhost)?.restore_policy(kept),
             Definition::Exchange(kept) => self.vhost(&kept.vhost)?.restore_exchange(kept),
             Definition::Binding(kept) => self.vhost(&kept.vhost)?.restore_binding(kept),
             Definition::Queue(kept) => {
-                let recovered = queues.remove(&QueueId(kept.id));
-                let next_seq = recovered.as_ref().map_or(store::Seq(1), |q| q.next_seq);
-                let queue = self.vhost(&kept.vhost)?.restore_queue(kept, next_seq)?;
-                if let Some(recovered) = recovered {
-                    queue.restore(&recovered);
-                    info!(
-                        vhost = kept.vhost,
-                        queue = kept.name,
-                        messages = recovered.live,
-                        "queue recovered"
-                    );
+                let queue = self.vhost(&kept.vhost)?.restore_queue(kept)?;
+                let mut messages = 0;
+                for (level, id) in (0..=u8::MAX).zip(queue.line_ids()) {
+                    if let Some(recovered) = queues.remove(&id) {
+                        queue.restore(level, &recovered);
+                        messages += recovered.live;
+                    }
                 }
+                info!(vhost = kept.vhost, queue = kept.name, messages, "queue recovered");
                 Ok(())
             }
         }
@@ -329,6 +391,15 @@ impl Broker {
                 users.permit(wanted.user.as_str().into(), wanted.vhost.as_str().into(), permission.clone());
                 let (user, vhost) = (wanted.user.clone(), wanted.vhost.clone());
                 news.push(Definition::Permission(UserPermission { user, vhost, permission }));
+            }
+        }
+        for wanted in &seed.policies {
+            let policy: Policy = serde_json::from_value(wanted.clone()).map_err(|error| {
+                Error::Invalid(format!("a policy of the configuration: {error}: {wanted}"))
+            })?;
+            let vhost = self.vhost(&policy.vhost)?;
+            if !vhost.policies().contains(&policy) {
+                vhost.set_policy(policy)?;
             }
         }
         for wanted in &seed.topic_permissions {

@@ -36,6 +36,8 @@ pub struct Config {
     /// the system likes.
     #[serde(deserialize_with = "sync")]
     pub sync: SyncMode,
+    /// A message that a consumer nacks and asks back counts as failed, towards its queue's delivery limit.
+    pub nack_counts_as_failure: bool,
     /// Publishers are blocked while the disk has less free than this, in octets.
     pub disk_free_bytes_min: u64,
     /// Publishers are blocked while the process takes more than this part of the memory there is.
@@ -77,6 +79,8 @@ pub struct Seed {
     pub permissions: Vec<PermissionSeed>,
     /// Permissions of users on the keys of topic exchanges.
     pub topic_permissions: Vec<TopicPermissionSeed>,
+    /// Policies: `vhost`, `name`, `pattern`, `apply-to`, `priority`, `definition`, `operator`.
+    pub policies: Vec<serde_json::Value>,
 }
 
 /// A vhost to be there.
@@ -150,7 +154,7 @@ impl Seed {
                 write: all(),
                 read: all(),
             }],
-            topic_permissions: Vec::new(),
+            ..Seed::default()
         }
     }
 }
@@ -167,6 +171,7 @@ impl Default for Config {
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
             handshake_timeout_secs: 10,
             sync: SyncMode::Group,
+            nack_counts_as_failure: true,
             disk_free_bytes_min: 200_000_000,
             memory_high_watermark: 0.4,
             memory_bytes_total: None,

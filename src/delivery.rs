@@ -26,11 +26,33 @@ pub enum Stored {
     Spilled,
 }
 
+/// Where a message stands in its queue: the line of its priority, and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// The line; 0 is the lowest priority, and the only line of most queues.
+    pub level: u8,
+    /// The number in that line.
+    pub seq: Seq,
+}
+
+/// How often a message has come back to its queue. Both stop at 65,535.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Returns {
+    /// However it came back: `x-acquired-count`.
+    pub acquired: u16,
+    /// After what counts as a failure: `x-delivery-count`.
+    pub failed: u16,
+}
+
 /// A message in a queue, or out of it and not yet settled.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its place in the queue.
+    /// Its number in its line.
     pub seq: Seq,
+    /// Its line.
+    pub level: u8,
+    /// How often it has come back, if its queue counts that.
+    pub returns: Returns,
     /// Whether it may have been delivered before.
     pub redelivered: bool,
     /// Whether the store has it.
@@ -39,6 +61,13 @@ pub struct Entry {
     pub expires_at_ms: u64,
     /// What it says.
     pub message: Arc<Message>,
+}
+
+impl Entry {
+    /// Where it stands in its queue.
+    pub fn place(&self) -> Place {
+        Place { level: self.level, seq: self.seq }
+    }
 }
 
 /// A message on its way from a queue to the connection of a consumer.

@@ -21,6 +21,8 @@ pub struct Message {
     pub taken_at_ms: u64,
     /// How long it may wait in a queue, if it said so (its `expiration`).
     pub ttl_ms: Option<u64>,
+    /// Its priority; 0 if it did not say.
+    pub priority: u8,
     /// Further keys it is routed with (its headers `CC` and `BCC`). Not kept: it is routed once.
     pub copies: Option<Keys>,
     /// The append that stores it.
@@ -74,9 +76,9 @@ impl Message {
     pub fn from_parts(parts: Parts, taken_at_ms: u64) -> Option<Self> {
         let read = Properties::parse(parts.properties()).ok()?;
         let ttl_ms = read.expiration.and_then(|expiration| parse_ttl(expiration).ok());
-        let persistent = read.is_persistent();
+        let (persistent, priority) = (read.is_persistent(), read.priority.unwrap_or_default());
         let stored_by = StoredBy::before();
-        Some(Message { parts, persistent, taken_at_ms, ttl_ms, copies: None, stored_by })
+        Some(Message { parts, persistent, taken_at_ms, ttl_ms, priority, copies: None, stored_by })
     }
 
     /// Whether the store can bring it back, when it has applied what was appended up to `applied`.
@@ -92,6 +94,15 @@ impl Message {
     /// When it wishes to be gone, in milliseconds since 1970.
     pub fn expires_at_ms(&self) -> Option<u64> {
         self.ttl_ms.map(|ttl_ms| self.taken_at_ms.saturating_add(ttl_ms))
+    }
+
+    /// When it has to be gone from a queue whose messages may wait for `ttl_ms`; `u64::MAX` for never.
+    pub fn expires_at_ms_within(&self, ttl_ms: Option<u64>) -> u64 {
+        let ttl_ms = match (self.ttl_ms, ttl_ms) {
+            (Some(own), Some(queue)) => Some(own.min(queue)),
+            (own, queue) => own.or(queue),
+        };
+        ttl_ms.map_or(u64::MAX, |ttl_ms| self.taken_at_ms.saturating_add(ttl_ms))
     }
 
     /// The exchange it was published to.

@@ -71,6 +71,8 @@ impl Server {
         let disk_free_bytes_min = broker.config.disk_free_bytes_min;
         let watching =
             siren.watch(&broker.config.data_dir, disk_free_bytes_min, || broker.budget().shortage());
+        let porter = broker.clone();
+        let seeing_off = tokio::spawn(async move { porter.see_off().await });
         let timing = broker.keep_time();
         let tidying = broker.keep_memory();
         tokio::pin!(watching, timing, tidying);
@@ -107,6 +109,9 @@ impl Server {
             warn!("some clients did not answer and are cut off");
             connections.shutdown().await;
         }
+        seeing_off.abort();
+        let _ = seeing_off.await;
+        broker.see_off_the_last();
         let store = broker.store().clone();
         let closed = tokio::task::spawn_blocking(move || store.close()).await;
         info!("stopped");

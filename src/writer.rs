@@ -43,9 +43,20 @@ impl Writer {
 
     /// Appends header and body frames of a message.
     pub fn put_content(&mut self, channel: u16, message: &Message, frame_bytes_max: u32) {
+        self.put_content_with(channel, message.parts.properties(), message, frame_bytes_max);
+    }
+
+    /// The same with other properties than the message's own.
+    pub fn put_content_with(
+        &mut self,
+        channel: u16,
+        properties: &[u8],
+        message: &Message,
+        frame_bytes_max: u32,
+    ) {
         let parts = &message.parts;
         let body = parts.body();
-        frame::put_header(&mut self.tail, channel, body.len() as u64, parts.properties());
+        frame::put_header(&mut self.tail, channel, body.len() as u64, properties);
         for part in frame::body_parts(body.len(), frame_bytes_max) {
             frame::put_body_head(&mut self.tail, channel, part.len());
             if part.len() <= COPY_BYTES_MAX {

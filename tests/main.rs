@@ -4,7 +4,12 @@ mod support;
 
 mod clients;
 mod conversations;
+mod dead_letter;
+mod failures;
 mod floors;
+mod limits;
 mod paging;
+mod policies;
 mod recovery;
 mod spec;
+mod turns;

@@ -192,16 +192,48 @@ pub fn raw_entries(table: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
+/// The values of an array as [`raw_entries`] shows it, each as the bytes it came as; none if it is no array.
+pub fn raw_items(array: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let is_array = array.first() == Some(&b'A');
+    let mut reader = Reader { bytes: array.get(5..).filter(|_| is_array).unwrap_or_default() };
+    std::iter::from_fn(move || {
+        let before = reader.bytes;
+        reader.skip_value(0).ok()?;
+        Some(&before[..before.len() - reader.bytes.len()])
+    })
+}
+
+/// An array of values as [`raw_items`] shows them, type letter first.
+pub fn array_of_raw<'a>(items: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut out = vec![b'A', 0, 0, 0, 0];
+    items.into_iter().for_each(|item| out.put_slice(item));
+    let len = (out.len() - 5) as u32;
+    out[1..5].copy_from_slice(&len.to_be_bytes());
+    out
+}
+
 /// The same table without the entry `name`.
 pub fn without(table: &[u8], name: &[u8]) -> Vec<u8> {
+    from_raw(raw_entries(table).filter(|(other, _)| *other != name))
+}
+
+/// A table, with its length in front, of entries as [`raw_entries`] shows them. Names are at most 255 bytes.
+pub fn from_raw<'a>(entries: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Vec<u8> {
     let mut out = vec![0; 4];
-    for (other, value) in raw_entries(table).filter(|(other, _)| *other != name) {
-        out.put_u8(other.len() as u8);
-        out.put_slice(other);
+    for (name, value) in entries {
+        out.put_u8(name.len() as u8);
+        out.put_slice(name);
         out.put_slice(value);
     }
     let len = (out.len() - 4) as u32;
     out[..4].copy_from_slice(&len.to_be_bytes());
+    out
+}
+
+/// A value as it travels, type letter first.
+pub fn encode_value(value: &Value) -> Vec<u8> {
+    let mut out = Vec::new();
+    value.encode(&mut out);
     out
 }
 

@@ -57,6 +57,11 @@ impl<D> Matches<D> {
         self.queues.is_empty()
     }
 
+    /// Lets go of the queues that are not wanted.
+    pub fn retain(&mut self, is_wanted: impl FnMut(&D) -> bool) {
+        self.queues.retain(is_wanted);
+    }
+
     /// Takes the queues out and keeps the memory. The next `route` would let go of them anyway.
     pub fn drain(&mut self) -> impl ExactSizeIterator<Item = D> {
         self.queues.drain(..)

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use amqp::method::{Cold, DeliverPrefix, basic};
-use amqp::{Exception, ReplyCode, Table, frame};
+use amqp::{Exception, Properties, ReplyCode, Table, Value, frame, table};
 use store::Ticket;
 
 use super::unacked::Unacked;
 use super::{Channel, Context, Flow, Then, Wait};
-use crate::delivery::{ConsumerId, Delivery, Resume};
+use crate::delivery::{ConsumerId, Delivery, Entry, Resume, Returns};
 use crate::error::{Error, Resource};
-use crate::queue::{self, DeleteIf, Got, Joined};
+use crate::queue::{self, DeleteIf, Got, Joined, QueueKind, Return};
 use crate::vhost::{REPLY_TO, Requester, generated};
 
 /// A consumer as its channel knows it.
@@ -163,11 +163,15 @@ impl Channel {
         if self.is_closing {
             // Nobody will see it any more: it goes back with what is unsettled.
             let back = unsettled.map(|queue| Unacked { queue, consumer: Some(id), entry });
-            context.requeues.extend(back);
+            context.requeues.extend(back.map(|unacked| (unacked, Return::Failed)));
             return;
         }
-        self.last_tag += 1;
-        let (tag, message) = (self.last_tag, &entry.message);
+        // Direct replies take no number of their own.
+        let tag = self.last_tag + 1;
+        if consumer.queue.is_some() {
+            self.last_tag = tag;
+        }
+        let message = &entry.message;
         let out = context.out.frames();
         frame::put_deliver(
             out,
@@ -177,7 +181,10 @@ impl Channel {
             entry.redelivered,
             message.parts.address(),
         );
-        context.out.put_content(self.number, message, context.frame_bytes_max);
+        match entry.returns.acquired {
+            0 => context.out.put_content(self.number, message, context.frame_bytes_max),
+            _ => put_counted(context, self.number, &entry),
+        }
         if let Some(queue) = unsettled {
             self.unacked.push(tag, Unacked { queue, consumer: Some(id), entry });
         }
@@ -205,7 +212,13 @@ impl Channel {
             message_count: remaining as u32,
         };
         self.reply(context, Cold::Basic(basic::AMQPMethod::GetOk(get_ok)));
-        context.out.put_content(self.number, message, context.frame_bytes_max);
+        // RabbitMQ tells basic.get of the first delivery, too.
+        let is_counted =
+            entry.returns.acquired > 0 || queue.declaration().arguments.kind == QueueKind::Quorum;
+        match is_counted {
+            true => put_counted(context, self.number, &entry),
+            false => context.out.put_content(self.number, message, context.frame_bytes_max),
+        }
         if !get.no_ack {
             self.unacked.push(self.last_tag, Unacked { queue, consumer: None, entry });
         }
@@ -231,6 +244,27 @@ impl Channel {
     }
 }
 
+/// Puts the content of a message whose deliveries are counted, with the counts in its headers.
+fn put_counted(context: &mut Context<'_>, channel: u16, entry: &Entry) {
+    let message = &entry.message;
+    let read = Properties::parse(message.parts.properties()).unwrap_or_default();
+    let Returns { acquired, failed } = entry.returns;
+    let mut counts = vec![("x-delivery-count", Value::Int(failed.into()))];
+    if acquired > 0 {
+        counts.push(("x-acquired-count", Value::Int(acquired.into())));
+    }
+    let counts: Vec<(&str, Vec<u8>)> =
+        counts.into_iter().map(|(name, value)| (name, table::encode_value(&value))).collect();
+    let old = read.headers.into_iter().flat_map(table::raw_entries);
+    let is_count = |name: &[u8]| name == b"x-delivery-count" || name == b"x-acquired-count";
+    let mut entries: Vec<(&[u8], &[u8])> = old.filter(|(name, _)| !is_count(name)).collect();
+    entries.extend(counts.iter().map(|(name, value)| (name.as_bytes(), &value[..])));
+    entries.sort_by_key(|(name, _)| *name);
+    let headers = table::from_raw(entries);
+    let properties = Properties { headers: Some(&headers), ..read }.encode();
+    context.out.put_content_with(channel, &properties, message, context.frame_bytes_max);
+}
+
 /// Reads the arguments of a consumer: its priority. Arguments that a later version will have are
 /// refused until then, those of other types of queue as RabbitMQ does.
 fn check_arguments(table: &Table, queue: &str, vhost: &str) -> Result<i64, Exception> {
@@ -239,7 +273,7 @@ fn check_arguments(table: &Table, queue: &str, vhost: &str) -> Result<i64, Excep
     const NOT_YET: &[&str] = &["x-consumer-timeout", "x-group"];
     for (name, _) in table.iter() {
         if OTHER_TYPE.contains(&name) {
-            return Err(refuse(queue::other_type_text(name, queue, vhost)));
+            return Err(refuse(queue::other_type_text(name, queue, vhost, QueueKind::Classic)));
         }
         if NOT_YET.contains(&name) {
             let text = format!(

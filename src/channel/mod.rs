@@ -20,19 +20,20 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use store::Ticket;
 
-pub use publish::Batch;
+pub use publish::{Batch, Flushed};
 pub use reply::Failure;
-pub use settle::{Settlements, requeue};
+pub use settle::{Settlements, reject, requeue};
 pub use tx::Commit;
 pub use unacked::Unacked;
 
 use crate::broker::Broker;
 use crate::delivery::{ChannelCredit, ConsumerId};
 use crate::outbox::Outbox;
+use crate::queue::Return;
 use crate::vhost::{Caller, Vhost};
 use crate::writer::Writer;
 use assembly::Assembly;
-use confirm::Confirms;
+use confirm::{Confirms, Verdict};
 use consume::Consumer;
 use roads::Roads;
 use tx::Transaction;
@@ -56,8 +57,10 @@ pub struct Context<'a> {
     pub batch: &'a mut Batch,
     /// Acknowledged deliveries to be handed over.
     pub settlements: &'a mut Settlements,
-    /// Deliveries to be put back.
-    pub requeues: &'a mut Vec<Unacked>,
+    /// Deliveries to be put back, each with how it comes back.
+    pub requeues: &'a mut Vec<(Unacked, Return)>,
+    /// Deliveries that have been rejected for good.
+    pub rejections: &'a mut Vec<Unacked>,
     /// The memory that the frame being handled lies in.
     pub whole: &'a Bytes,
     /// The largest frame the client takes; 0 for any.
@@ -293,13 +296,26 @@ impl Channel {
         }
     }
 
+    /// A queue has had no room for the publish of this number.
+    pub fn refused(&mut self, tag: u64) {
+        if let Mode::Confirm(confirms) = &mut self.mode {
+            confirms.refused(tag);
+        }
+    }
+
     /// Confirms what is durable; true if more is waiting.
     pub fn confirm(&mut self, out: &mut Writer, durable: Ticket) -> bool {
         let Mode::Confirm(confirms) = &mut self.mode else { return false };
-        if let Some(ack) = confirms.take(durable)
-            && !self.is_closing
-        {
-            frame::put_ack(out.frames(), self.number, ack);
+        while let Some(verdict) = confirms.take(durable) {
+            match verdict {
+                _ if self.is_closing => {}
+                Verdict::Ack(ack) => frame::put_ack(out.frames(), self.number, ack),
+                Verdict::Nack(delivery_tag) => {
+                    let nack = basic::Nack { delivery_tag, multiple: false, requeue: false };
+                    let nack = Cold::Basic(basic::AMQPMethod::Nack(nack));
+                    frame::put_method(out.frames(), self.number, &nack);
+                }
+            }
         }
         confirms.is_waiting()
     }
@@ -332,7 +348,8 @@ impl Channel {
         }
         self.consumers.clear();
         self.tags.clear();
-        context.requeues.extend(self.unacked.take_through(None).map(|(_, unacked)| unacked));
+        let lost = self.unacked.take_through(None).map(|(_, unacked)| (unacked, Return::Failed));
+        context.requeues.extend(lost);
     }
 }
 

@@ -6,123 +6,58 @@ use amqp::method::{self, Cold, basic};
 use amqp::{Exception, Header, Properties, ReplyCode, Value, frame, table};
 use bytes::Bytes;
 use exchanges::Matches;
-use smallvec::SmallVec;
-use store::{Operation, Ticket, Urgency};
+use store::{Ticket, Urgency};
 
 use super::assembly::Published;
 use super::roads::Meaning;
 use super::{Channel, Context, Mode};
-use crate::message::{Keys, Message, StoredBy, parse_ttl, publish_operation};
+use crate::message::{Keys, Message, StoredBy, parse_ttl};
 use crate::outbox::Outbox;
 use crate::parts;
 use crate::queue;
 use crate::vhost::{REPLY_TO, is_reply_name};
 
-/// Publishes of a connection that have been routed and wait to be handed over: every queue is locked
-/// once for all its messages, and the store is told once.
+/// Publishes of a connection that have been routed and wait to be handed over.
 #[derive(Debug, Default)]
 pub struct Batch {
     matches: Matches<queue::Handle>,
-    queues: Vec<ForQueue>,
-    kept: Vec<Kept>,
+    messages: queue::Batch,
     /// Channels in confirm mode that published.
     confirming: Vec<u16>,
-    operations: Vec<Operation>,
     /// A queue that has more than its consumers have been given, and wants no more for a while.
     pub ahead_in: Option<queue::Handle>,
 }
 
-#[derive(Debug)]
-struct ForQueue {
-    queue: queue::Handle,
-    messages: Vec<Arc<Message>>,
-}
-
-/// A message that the store is to keep.
-#[derive(Debug)]
-struct Kept {
-    message: Arc<Message>,
-    /// Which queues, and which of their messages in this batch this one is.
-    places: SmallVec<[(u32, u32); 1]>,
+/// What came of handing publishes over.
+pub struct Flushed<'a> {
+    /// What they wait for; nothing if nothing was stored.
+    pub ticket: Option<Ticket>,
+    /// The channels that want to confirm them.
+    pub confirming: std::vec::Drain<'a, u16>,
+    /// Those that a queue had no room for, in order.
+    pub refused: Vec<queue::Origin>,
 }
 
 impl Batch {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.queues.is_empty() && self.confirming.is_empty()
+        self.messages.is_empty() && self.confirming.is_empty()
     }
 
-    /// Adds a message for these queues, of which there is at least one.
-    fn add(&mut self, mut message: Message, queues: &[queue::Handle]) {
-        let is_kept = message.persistent && queues.iter().any(|queue| queue.declaration().is_kept());
-        if is_kept {
-            // It goes to its queues first, and none may take it for stored before all of it is.
-            message.stored_by = StoredBy::due();
-        }
-        let message = Arc::new(message);
-        if is_kept {
-            let places = queues.iter().map(|queue| self.place(queue, message.clone())).collect();
-            self.kept.push(Kept { message, places });
-            return;
-        }
-        let Some((last, others)) = queues.split_last() else { return };
-        for queue in others {
-            self.place(queue, message.clone());
-        }
-        self.place(last, message);
-    }
-
-    fn place(&mut self, queue: &queue::Handle, message: Arc<Message>) -> (u32, u32) {
-        // Mostly it is the queue of the message before.
-        let at = self.queues.iter().rposition(|q| q.queue == *queue).unwrap_or_else(|| {
-            self.queues.push(ForQueue { queue: queue.clone(), messages: Vec::new() });
-            self.queues.len() - 1
+    /// Hands everything over: to the queues, which deliver at once, and to the store.
+    pub fn flush(&mut self, session: &mut store::Session, outbox: &Arc<Outbox>) -> Flushed<'_> {
+        let is_lazy = self.confirming.is_empty();
+        let (ticket, outcome) = self.messages.flush(Some(outbox), |operations, sync| {
+            let urgency = if is_lazy { Urgency::Lazy } else { Urgency::Written(sync) };
+            session.append(operations, urgency)
         });
-        let messages = &mut self.queues[at].messages;
-        messages.push(message);
-        (at as u32, messages.len() as u32 - 1)
-    }
-
-    /// Hands everything over: to the queues, which deliver at once, and to the store. Returns what the
-    /// publishes wait for (`None` if nothing was stored) and the channels that want to confirm them.
-    pub fn flush(
-        &mut self,
-        session: &mut store::Session,
-        outbox: &Arc<Outbox>,
-    ) -> (Option<Ticket>, std::vec::Drain<'_, u16>) {
-        let mut firsts: SmallVec<[_; 4]> = SmallVec::new();
-        for batch in &mut self.queues {
-            let enqueued = batch.queue.enqueue(&mut batch.messages, outbox);
-            firsts.push(enqueued.map(|enqueued| enqueued.first));
-            if enqueued.is_some_and(|enqueued| enqueued.holds_up) {
-                let before = self.ahead_in.replace(batch.queue.clone());
-                if let Some(other) = before.filter(|before| *before != batch.queue) {
-                    other.let_go(outbox);
-                }
+        for queue in outcome.ahead {
+            let before = self.ahead_in.replace(queue.clone());
+            if let Some(other) = before.filter(|before| *before != queue) {
+                other.let_go(outbox);
             }
         }
-        for Kept { message, places } in &self.kept {
-            let stored = places.iter().filter_map(|&(at, n)| {
-                let queue = &self.queues[at as usize].queue;
-                let first = firsts[at as usize]?;
-                queue.declaration().is_kept().then_some((queue.id(), store::Seq(first.0 + u64::from(n))))
-            });
-            let destinations: SmallVec<[_; 1]> = stored.collect();
-            if !destinations.is_empty() {
-                self.operations.push(Operation::Publish(publish_operation(message, destinations)));
-            }
-        }
-        let kept = self.queues.iter().filter(|batch| batch.queue.declaration().is_kept());
-        let sync = kept.map(|batch| batch.queue.sync()).reduce(store::SyncMode::stricter).unwrap_or_default();
-        let urgency = if self.confirming.is_empty() { Urgency::Lazy } else { Urgency::Written(sync) };
-        self.queues.clear();
-        let ticket =
-            (!self.operations.is_empty()).then(|| session.append(self.operations.drain(..), urgency));
-        for kept in self.kept.drain(..) {
-            // Of a message that has missed its queue nobody will ask.
-            kept.message.stored_by.add(ticket.unwrap_or(Ticket(0)));
-        }
-        (ticket, self.confirming.drain(..))
+        Flushed { ticket, confirming: self.confirming.drain(..), refused: outcome.refused }
     }
 }
 
@@ -156,6 +91,7 @@ impl Channel {
                 parts: parts::Parts::within(context.whole, address, properties, body),
                 persistent: meaning.persistent,
                 ttl_ms: meaning.ttl_ms,
+                priority: meaning.priority,
                 copies: None,
                 stored_by: StoredBy::none(),
                 taken_at_ms: context.now_ms,
@@ -195,15 +131,16 @@ impl Channel {
             return Err(Exception::new(ReplyCode::SyntaxError, "the properties of a message are malformed"));
         };
         let ttl_ms = check_properties(context, &read)?;
-        let persistent = read.is_persistent();
+        let (persistent, priority) = (read.is_persistent(), read.priority.unwrap_or_default());
         let copies = read.headers.map_or(Ok(None), copies)?;
-        let rewritten = self.rewrite(&read, copies.is_some())?;
+        let rewritten = self.rewrite(&read)?;
         let is_plain = copies.is_none() && rewritten.is_none();
         let properties = rewritten.unwrap_or_else(|| properties.clone());
         let message = Message {
             parts: parts::Parts::gathered(&head.address, &properties, body),
             persistent,
             ttl_ms,
+            priority,
             copies,
             stored_by: StoredBy::none(),
             taken_at_ms: context.now_ms,
@@ -215,7 +152,7 @@ impl Channel {
             if is_plain && !matches.is_by_headers() && !is_direct_reply(&message) {
                 let roads = self.roads.get_or_insert_default();
                 roads.learn(generation, message.parts.address(), matches.queues());
-                roads.learn_meaning(message.parts.properties(), Meaning { persistent, ttl_ms });
+                roads.learn_meaning(message.parts.properties(), Meaning { persistent, ttl_ms, priority });
             }
             self.routed(context, message, head.mandatory, matches.queues());
             matches.clear();
@@ -248,10 +185,11 @@ impl Channel {
         mandatory: bool,
         queues: &[queue::Handle],
     ) {
+        let mut origin = queue::Origin { channel: self.number, tag: 0 };
         match &mut self.mode {
             Mode::Tx(tx) => return tx.publish(Arc::new(message), mandatory, queues),
             Mode::Confirm(confirms) => {
-                confirms.published();
+                origin.tag = confirms.published();
                 if context.batch.confirming.last() != Some(&self.number) {
                     context.batch.confirming.push(self.number);
                 }
@@ -259,7 +197,7 @@ impl Channel {
             Mode::Plain => {}
         }
         if !queues.is_empty() {
-            return context.batch.add(message, queues);
+            return context.batch.messages.add(message, queues, origin);
         }
         let message = Arc::new(message);
         let is_answered =
@@ -271,7 +209,7 @@ impl Channel {
 
     /// The properties as they go on, if they have to change: a direct reply-to gets the name that answers
     /// go to, and `BCC` is for nobody to see.
-    fn rewrite(&self, read: &Properties<'_>, has_copies: bool) -> Result<Option<Bytes>, Exception> {
+    fn rewrite(&self, read: &Properties<'_>) -> Result<Option<Bytes>, Exception> {
         let reply_to = match read.reply_to {
             Some(name) if name == REPLY_TO.as_bytes() => match &self.requester {
                 Some((_, name)) => Some(name.as_bytes()),
@@ -282,7 +220,7 @@ impl Channel {
             },
             _ => None,
         };
-        let headers = read.headers.filter(|h| has_copies && table::raw_entries(h).any(|(n, _)| n == BCC));
+        let headers = read.headers.filter(|h| table::raw_entries(h).any(|(name, _)| name == BCC));
         if reply_to.is_none() && headers.is_none() {
             return Ok(None);
         }

@@ -36,6 +36,8 @@ pub struct Meaning {
     pub persistent: bool,
     /// How long it may wait.
     pub ttl_ms: Option<u64>,
+    /// Its priority.
+    pub priority: u8,
 }
 
 impl Roads {
@@ -106,7 +108,7 @@ mod tests {
     #[test]
     fn only_the_same_properties_mean_the_same() {
         let mut roads = Roads::default();
-        let meaning = Meaning { persistent: true, ttl_ms: Some(7) };
+        let meaning = Meaning { persistent: true, ttl_ms: Some(7), priority: 3 };
         assert_eq!(roads.meaning(b""), None);
 
         roads.learn_meaning(b"ab", meaning);

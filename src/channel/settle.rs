@@ -8,17 +8,17 @@ use store::{Operation, Runs, Urgency};
 use super::unacked::Unacked;
 use super::{Channel, Context, Flow, Mode};
 use crate::delivery::{ConsumerId, Entry, Stored};
-use crate::queue;
+use crate::queue::{self, Return};
 
 /// What becomes of settled deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Done: they are gone.
     Done,
-    /// Rejected: gone as well, until there are dead letters.
+    /// Rejected: they are dead letters, if their queue has a place for those.
     Rejected,
     /// They go back to their places.
-    Requeue,
+    Requeue(Return),
 }
 
 /// Acknowledged deliveries of a connection that wait to be handed over: every queue is locked once for
@@ -33,6 +33,7 @@ pub struct Settlements {
 struct Group {
     queue: queue::Handle,
     consumer: Option<ConsumerId>,
+    level: u8,
     count: usize,
     kept: Runs,
     spilled: Runs,
@@ -46,11 +47,13 @@ impl Settlements {
 
     /// Adds a delivery that is done with.
     pub fn add(&mut self, unacked: Unacked) {
-        let fits = |g: &Group| g.consumer == unacked.consumer && g.queue == unacked.queue;
+        let level = unacked.entry.level;
+        let fits = |g: &Group| g.consumer == unacked.consumer && g.level == level && g.queue == unacked.queue;
         let at = self.groups.iter().rposition(fits).unwrap_or_else(|| {
             self.groups.push(Group {
                 queue: unacked.queue,
                 consumer: unacked.consumer,
+                level,
                 count: 0,
                 kept: Runs::default(),
                 spilled: Runs::default(),
@@ -68,8 +71,8 @@ impl Settlements {
 
     /// The operations that make it last; for a commit, which stores them itself.
     pub fn operations(&self) -> impl Iterator<Item = Operation> + '_ {
-        let kept = self.groups.iter().map(|g| (g.queue.id(), &g.kept));
-        let spilled = self.groups.iter().map(|g| (g.queue.spill_id(), &g.spilled));
+        let kept = self.groups.iter().map(|g| (g.queue.line_id(g.level, Stored::Kept), &g.kept));
+        let spilled = self.groups.iter().map(|g| (g.queue.line_id(g.level, Stored::Spilled), &g.spilled));
         let stored = kept.chain(spilled).filter(|(_, runs)| !runs.is_empty());
         stored.map(|(queue, runs)| Operation::Settle { queue, runs: runs.clone() })
     }
@@ -93,13 +96,24 @@ impl Settlements {
 
 /// Puts deliveries back into their queues, each queue once: they are all in their places before one of
 /// them is delivered again.
-pub fn requeue(unacked: impl IntoIterator<Item = Unacked>) {
+pub fn requeue(unacked: impl IntoIterator<Item = (Unacked, Return)>) {
+    let mut groups: HashMap<queue::Handle, Vec<(Option<ConsumerId>, Return, Entry)>> = HashMap::new();
+    for (Unacked { queue, consumer, entry }, how) in unacked {
+        groups.entry(queue).or_default().push((consumer, how, entry));
+    }
+    for (queue, entries) in groups {
+        queue.requeue(entries);
+    }
+}
+
+/// Rejects deliveries for good, each queue once.
+pub fn reject(unacked: impl IntoIterator<Item = Unacked>) {
     let mut groups: HashMap<queue::Handle, Vec<(Option<ConsumerId>, Entry)>> = HashMap::new();
     for Unacked { queue, consumer, entry } in unacked {
         groups.entry(queue).or_default().push((consumer, entry));
     }
     for (queue, entries) in groups {
-        queue.requeue(entries);
+        queue.reject(entries);
     }
 }
 
@@ -111,7 +125,7 @@ impl Channel {
 
     /// basic.nack
     pub(super) fn nack(&mut self, context: &mut Context<'_>, nack: &basic::Nack) -> Result<Flow, Exception> {
-        let verdict = if nack.requeue { Verdict::Requeue } else { Verdict::Rejected };
+        let verdict = if nack.requeue { Verdict::Requeue(Return::Nacked) } else { Verdict::Rejected };
         self.settle(context, nack.delivery_tag, nack.multiple, verdict)
     }
 
@@ -121,7 +135,7 @@ impl Channel {
         context: &mut Context<'_>,
         reject: &basic::Reject,
     ) -> Result<Flow, Exception> {
-        let verdict = if reject.requeue { Verdict::Requeue } else { Verdict::Rejected };
+        let verdict = if reject.requeue { Verdict::Requeue(Return::Failed) } else { Verdict::Rejected };
         self.settle(context, reject.delivery_tag, false, verdict)
     }
 
@@ -155,8 +169,9 @@ impl Channel {
         }
         self.return_credit(&unacked);
         match verdict {
-            Verdict::Done | Verdict::Rejected => context.settlements.add(unacked),
-            Verdict::Requeue => context.requeues.push(unacked),
+            Verdict::Done => context.settlements.add(unacked),
+            Verdict::Rejected => context.rejections.push(unacked),
+            Verdict::Requeue(how) => context.requeues.push((unacked, how)),
         }
     }
 
@@ -179,7 +194,7 @@ impl Channel {
         }
         let taken: Vec<Unacked> = self.unacked.take_through(None).map(|(_, unacked)| unacked).collect();
         taken.iter().for_each(|unacked| self.return_credit(unacked));
-        context.requeues.extend(taken);
+        context.requeues.extend(taken.into_iter().map(|unacked| (unacked, Return::Recovered)));
         if wants_reply {
             self.reply(context, Cold::Basic(basic::AMQPMethod::RecoverOk(basic::RecoverOk {})));
         }

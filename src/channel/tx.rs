@@ -9,14 +9,15 @@ use amqp::method::{Cold, tx};
 use amqp::{Exception, ReplyCode};
 use hashbrown::HashMap;
 use smallvec::SmallVec;
-use store::{Operation, Seq, Urgency};
+use store::{Operation, Urgency};
 
 use super::publish::is_direct_reply;
-use super::settle::{Settlements, Verdict, requeue};
+use super::settle::{Settlements, Verdict, reject, requeue};
 use super::unacked::Unacked;
 use super::{Channel, Context, Flow, Mode, Then, Wait};
+use crate::delivery::{Place, Stored};
 use crate::message::{Message, publish_operation};
-use crate::queue;
+use crate::queue::{self, Return};
 
 /// What a transaction has gathered since it began.
 #[derive(Debug, Default)]
@@ -69,21 +70,39 @@ impl Transaction {
         self.settles.push((tag, unacked, verdict));
     }
 
+    /// Whether the queues that refuse what they have no room for have room for all of it.
+    ///
+    /// # Errors
+    /// The first that has not.
+    fn check_rooms(&self) -> Result<(), queue::Handle> {
+        let mut wanted: HashMap<&queue::Handle, (u64, u64)> = HashMap::new();
+        for publish in &self.publishes {
+            for queue in publish.queues.iter().filter(|queue| queue.may_refuse()) {
+                let (messages, body_bytes) = wanted.entry(queue).or_default();
+                *messages += 1;
+                *body_bytes += publish.message.parts.body().len() as u64;
+            }
+        }
+        let full = wanted.into_iter().find(|(queue, (messages, bytes))| !queue.has_room(*messages, *bytes));
+        full.map_or(Ok(()), |(queue, _)| Err(queue.clone()))
+    }
+
     /// The deliveries whose settlement is not committed.
     pub fn into_unsettled(self) -> impl Iterator<Item = (u64, Unacked)> {
         self.settles.into_iter().map(|(tag, unacked, _)| (tag, unacked))
     }
 }
 
-/// Messages with the numbers they have in a queue.
-type Numbered = Vec<(Seq, Arc<Message>)>;
+/// Messages with the places they have in a queue.
+type Placed = Vec<(Place, Arc<Message>)>;
 
 /// A commit on its way to the disk: what is left to do when it has arrived.
 #[derive(Debug)]
 pub struct Commit {
-    inserts: HashMap<queue::Handle, Numbered>,
+    inserts: HashMap<queue::Handle, Placed>,
     settlements: Settlements,
-    requeues: Vec<Unacked>,
+    requeues: Vec<(Unacked, Return)>,
+    rejections: Vec<Unacked>,
 }
 
 impl Commit {
@@ -94,6 +113,7 @@ impl Commit {
         }
         self.settlements.release();
         requeue(self.requeues);
+        reject(self.rejections);
     }
 }
 
@@ -124,8 +144,14 @@ impl Channel {
     pub(super) fn tx_commit(&mut self, context: &mut Context<'_>) -> Result<Flow, Exception> {
         let transaction = self.transaction()?;
         let reply = Cold::Tx(tx::AMQPMethod::CommitOk(tx::CommitOk {}));
+        if let Err(full) = transaction.check_rooms() {
+            self.unacked.put_back(transaction.into_unsettled());
+            let text =
+                format!("{full:?} has no room for a message of this transaction; nothing of it was done");
+            return Err(Exception::new(ReplyCode::PreconditionFailed, text));
+        }
         let mut operations = Vec::new();
-        let mut inserts: HashMap<queue::Handle, Numbered> = HashMap::new();
+        let mut inserts: HashMap<queue::Handle, Placed> = HashMap::new();
         let mut kept: Vec<Arc<Message>> = Vec::new();
         let mut sync = None;
         for Publish { mut message, mandatory, queues } in transaction.publishes {
@@ -143,25 +169,29 @@ impl Channel {
             let mut stored: SmallVec<[_; 1]> = SmallVec::new();
             for queue in queues {
                 // A queue that is gone by now takes nothing, as with any publish.
-                let Some(seq) = queue.reserve() else { continue };
+                let Some(place) = queue.reserve(message.priority) else { continue };
                 if message.persistent && queue.declaration().is_kept() {
-                    stored.push((queue.id(), seq));
+                    stored.push((queue.line_id(place.level, Stored::Kept), place.seq));
                     let own = queue.sync();
                     sync = Some(sync.map_or(own, |other: store::SyncMode| other.stricter(own)));
                 }
-                inserts.entry(queue).or_default().push((seq, message.clone()));
+                inserts.entry(queue).or_default().push((place, message.clone()));
             }
             if !stored.is_empty() {
                 operations.push(Operation::Publish(publish_operation(&message, stored)));
                 kept.push(message);
             }
         }
-        let mut commit = Commit { inserts, settlements: Settlements::default(), requeues: Vec::new() };
+        let (settlements, requeues, rejections) = (Settlements::default(), Vec::new(), Vec::new());
+        let mut commit = Commit { inserts, settlements, requeues, rejections };
         for (_, unacked, verdict) in transaction.settles {
             self.return_credit(&unacked);
             match verdict {
-                Verdict::Done | Verdict::Rejected => commit.settlements.add(unacked),
-                Verdict::Requeue => commit.requeues.push(unacked),
+                Verdict::Done => commit.settlements.add(unacked),
+                // A dead letter is a record of its own: this message comes again if that is never written.
+                Verdict::Rejected if unacked.queue.has_dead_letters() => commit.rejections.push(unacked),
+                Verdict::Rejected => commit.settlements.add(unacked),
+                Verdict::Requeue(how) => commit.requeues.push((unacked, how)),
             }
         }
         operations.extend(commit.settlements.operations());

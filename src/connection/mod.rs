@@ -27,10 +27,12 @@ use tracing::{debug, info, warn};
 use crate::alarm::Alarm;
 use crate::broker::Broker;
 use crate::channel::{
-    Batch, Channel, Context, Failure, Flow, Settlements, Then, Unacked, Wait, octets, requeue,
+    Batch, Channel, Context, Failure, Flow, Flushed, Settlements, Then, Unacked, Wait, octets, reject,
+    requeue,
 };
 use crate::delivery::ConsumerId;
 use crate::outbox::{Event, Outbox};
+use crate::queue::{Origin, Return};
 use crate::roster::Guest;
 use crate::writer::Writer;
 use handshake::{Agreed, Refusal};
@@ -148,7 +150,8 @@ struct Connection {
     bad_frame: Option<(frame::Error, String)>,
     batch: Batch,
     settlements: Settlements,
-    requeues: Vec<Unacked>,
+    requeues: Vec<(Unacked, Return)>,
+    rejections: Vec<Unacked>,
     /// Channels with publishes to confirm.
     confirming: Vec<u16>,
     /// Set while a channel waits for the store; frames wait as well.
@@ -202,6 +205,7 @@ macro_rules! context {
             batch: &mut $connection.batch,
             settlements: &mut $connection.settlements,
             requeues: &mut $connection.requeues,
+            rejections: &mut $connection.rejections,
             whole: $whole,
             frame_bytes_max: $connection.agreed.frame_bytes_max,
             now_ms: $now_ms,
@@ -242,6 +246,7 @@ impl Connection {
             batch: Batch::default(),
             settlements: Settlements::default(),
             requeues: Vec::new(),
+            rejections: Vec::new(),
             confirming: Vec::new(),
             parked: None,
             events: Vec::new(),
@@ -671,7 +676,10 @@ impl Connection {
     fn flush(&mut self) {
         if !self.batch.is_empty() {
             self.slow_rounds = if self.broker.memory().is_over() { SLOW_ROUNDS } else { 0 };
-            let (ticket, confirming) = self.batch.flush(&mut self.session, &self.outbox);
+            let Flushed { ticket, confirming, refused } = self.batch.flush(&mut self.session, &self.outbox);
+            for Origin { channel, tag } in refused {
+                self.channels.get_mut(&channel).into_iter().for_each(|channel| channel.refused(tag));
+            }
             for number in confirming {
                 if let Some(channel) = self.channels.get_mut(&number) {
                     channel.sent(ticket.unwrap_or(Ticket(0)));
@@ -683,12 +691,16 @@ impl Connection {
             // What the store never sees is confirmed at once.
             self.confirm();
         }
-        let has_settled = !self.settlements.is_empty() || !self.requeues.is_empty();
+        let has_settled =
+            !self.settlements.is_empty() || !self.requeues.is_empty() || !self.rejections.is_empty();
         if !self.settlements.is_empty() {
             self.settlements.flush(&mut self.session);
         }
         if !self.requeues.is_empty() {
             requeue(self.requeues.drain(..));
+        }
+        if !self.rejections.is_empty() {
+            reject(self.rejections.drain(..));
         }
         if has_settled {
             self.channels.values_mut().for_each(Channel::give_back_credit);

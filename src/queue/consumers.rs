@@ -1,8 +1,10 @@
-//! The consumers of a queue: who may take the next message, in fair turns.
+//! The consumers of a queue: who may take the next message, in fair turns, or one of them at a time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::arguments::{Arguments, Dispatch};
+use super::rate::Rate;
 use crate::delivery::{ChannelCredit, ConnectionId, ConsumerId, Delivery, Entry, Resume, Waiting};
 use crate::outbox::Outbox;
 
@@ -36,6 +38,20 @@ pub struct Consumers {
     members: Vec<Member>,
     /// Numbers of those who can take a message, next one first; the highest priority comes first.
     lines: Vec<(i64, VecDeque<ConsumerId>)>,
+    rules: Rules,
+    /// The one that gets everything, where only one does.
+    active: Option<ConsumerId>,
+    /// The rate lets one of those go on at this time that it holds back.
+    rate_at_ms: Option<u64>,
+}
+
+/// What the queue's arguments say of its consumers.
+#[derive(Debug, Default)]
+struct Rules {
+    is_single: bool,
+    is_least_loaded: bool,
+    /// How many messages a second each of them gets.
+    per_second: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -46,6 +62,9 @@ struct Member {
     is_in_line: bool,
     /// There was no room in its outbox.
     is_stalled: bool,
+    rate: Rate,
+    /// It has had as many as its rate allows.
+    is_rated: bool,
     /// Deliveries of this round, put into the outbox at its end.
     parcel: Vec<Delivery>,
     parcel_bytes: usize,
@@ -79,13 +98,48 @@ impl Consumers {
         self.members.iter().any(|m| m.consumer.exclusive)
     }
 
+    /// What the queue's arguments say of its consumers holds from now on.
+    pub fn set_rules(&mut self, settings: &Arguments) {
+        self.rules = Rules {
+            is_single: settings.single_active_consumer == Some(true),
+            is_least_loaded: settings.dispatch == Some(Dispatch::LeastLoaded),
+            per_second: settings.consumer_delivery_rate,
+        };
+        self.lines.clear();
+        self.rate_at_ms = None;
+        for member in &mut self.members {
+            (member.is_in_line, member.is_rated) = (false, false);
+        }
+        self.active = self.active.filter(|_| self.rules.is_single).or_else(|| self.successor());
+        (0..self.members.len()).for_each(|at| self.line_up(at));
+    }
+
+    /// Who gets everything when nobody does: the first of those with the highest priority.
+    fn successor(&self) -> Option<ConsumerId> {
+        if !self.rules.is_single {
+            return None;
+        }
+        let highest = self.members.iter().map(|m| m.consumer.priority).max()?;
+        self.members.iter().map(|m| &m.consumer).find(|c| c.priority == highest).map(|c| c.id)
+    }
+
+    /// When the rate lets one of those go on that it holds back, in milliseconds since 1970.
+    pub fn next_due(&self) -> Option<u64> {
+        self.rate_at_ms
+    }
+
     /// Adds one at the back of the line.
     pub fn add(&mut self, consumer: Consumer) {
+        if self.rules.is_single {
+            self.active.get_or_insert(consumer.id);
+        }
         self.members.push(Member {
             consumer,
             out: 0,
             is_in_line: false,
             is_stalled: false,
+            rate: Rate::default(),
+            is_rated: false,
             parcel: Vec::new(),
             parcel_bytes: 0,
         });
@@ -97,12 +151,20 @@ impl Consumers {
         let at = self.position(id)?;
         self.lines.iter_mut().for_each(|(_, line)| line.retain(|&other| other != id));
         self.lines.retain(|(_, line)| !line.is_empty());
-        Some(self.members.remove(at).consumer)
+        let removed = self.members.remove(at).consumer;
+        if self.active == Some(id) {
+            self.active = self.successor();
+            if let Some(at) = self.active.and_then(|id| self.position(id)) {
+                self.line_up(at);
+            }
+        }
+        Some(removed)
     }
 
     /// Takes all of them out.
     pub fn drain(&mut self) -> Vec<Consumer> {
         self.lines.clear();
+        self.active = None;
         self.members.drain(..).map(|m| m.consumer).collect()
     }
 
@@ -132,7 +194,8 @@ impl Consumers {
     fn line_up(&mut self, at: usize) {
         let member = &mut self.members[at];
         member.is_stalled = false;
-        if !member.is_in_line && member.has_credit() {
+        let may = !self.rules.is_single || self.active == Some(member.consumer.id);
+        if may && !member.is_in_line && !member.is_rated && member.has_credit() {
             member.is_in_line = true;
             let (id, priority) = (member.consumer.id, member.consumer.priority);
             self.line_of(priority).push_back(id);
@@ -152,26 +215,71 @@ impl Consumers {
     }
 
     /// The next consumer that can take a message now. It has been charged for one, so it must get it.
-    pub fn next(&mut self, resume: &dyn Fn() -> Arc<dyn Resume>) -> Option<Turn<'_>> {
+    pub fn next(&mut self, now_ms: u64, resume: &dyn Fn() -> Arc<dyn Resume>) -> Option<Turn<'_>> {
+        if self.rate_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+            self.let_rated_go_on(now_ms);
+        }
         loop {
             let first = self.lines.iter().position(|(_, line)| !line.is_empty())?;
+            if self.rules.is_least_loaded {
+                self.least_loaded_first(first);
+            }
             let id = *self.lines[first].1.front()?;
             let at = self.position(id)?;
+            let per_second = self.rules.per_second;
             let member = &mut self.members[at];
             let waiting = || -> Waiting { (resume(), id) };
             let has_credit = member.has_credit();
+            let rate = per_second.map_or(Ok(()), |_| member.rate.check(now_ms));
+            if let Err(at_ms) = rate {
+                member.is_rated = true;
+                self.rate_at_ms = Some(self.rate_at_ms.map_or(at_ms, |other| other.min(at_ms)));
+            }
+            let may = has_credit && !member.is_rated;
             let (outbox, bytes) = (&member.consumer.outbox, member.parcel_bytes);
-            member.is_stalled = has_credit && !outbox.has_room_for(bytes) && outbox.stall(bytes, waiting);
-            let is_ready = has_credit
-                && !member.is_stalled
-                && (member.consumer.no_ack || member.consumer.credit.take(waiting));
+            member.is_stalled = may && !outbox.has_room_for(bytes) && outbox.stall(bytes, waiting);
+            let is_ready =
+                may && !member.is_stalled && (member.consumer.no_ack || member.consumer.credit.take(waiting));
             let line = &mut self.lines[first].1;
             line.pop_front();
             if is_ready {
                 line.push_back(id);
+                if let Some(per_second) = per_second {
+                    member.rate.take(per_second, now_ms);
+                }
                 return Some(Turn { member: &mut self.members[at] });
             }
             member.is_in_line = false;
+        }
+    }
+
+    /// Those whose rate lets them go on get into line again.
+    fn let_rated_go_on(&mut self, now_ms: u64) {
+        self.rate_at_ms = None;
+        for at in 0..self.members.len() {
+            let member = &mut self.members[at];
+            if !member.is_rated {
+                continue;
+            }
+            match member.rate.check(now_ms) {
+                Ok(()) => {
+                    member.is_rated = false;
+                    self.line_up(at);
+                }
+                Err(at_ms) => {
+                    self.rate_at_ms = Some(self.rate_at_ms.map_or(at_ms, |other| other.min(at_ms)));
+                }
+            }
+        }
+    }
+
+    /// Puts the one with the fewest unsettled messages to the front of a line; the first of them if there
+    /// are several.
+    fn least_loaded_first(&mut self, line: usize) {
+        let out = |id: ConsumerId| self.members.iter().find(|m| m.consumer.id == id).map_or(0, |m| m.out);
+        let least = self.lines[line].1.iter().enumerate().min_by_key(|(_, id)| out(**id)).map(|(at, _)| at);
+        if let Some(id) = least.and_then(|at| self.lines[line].1.remove(at)) {
+            self.lines[line].1.push_front(id);
         }
     }
 

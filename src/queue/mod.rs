@@ -5,12 +5,19 @@
 //! clone and compares by identity.
 
 mod arguments;
+mod batch;
 mod consumers;
+mod counters;
+mod departure;
+mod effects;
+mod levels;
 mod publishers;
+mod rate;
 mod ready;
 mod state;
 
 use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use amqp::Table;
@@ -18,18 +25,22 @@ use smallvec::SmallVec;
 use store::{Operation, Page, QueueId, RecoveredQueue, Run, Seq, Store, SyncMode, Urgency, Wanted};
 use tracing::{error, info};
 
-pub use arguments::{Arguments, integer, other_type_text, type_name};
+pub use arguments::{Arguments, Flags, QueueKind, Unroutable, integer, other_type_text, type_name};
+pub use batch::{Batch, Origin, Outcome};
 pub use consumers::Consumer;
-pub use state::{Dead, DeleteIf, Got, Joined, Kept};
+pub use counters::{Counters, Lost};
+pub use departure::{Departed, Departure, Exit, Reason};
+pub use state::{Dead, DeleteIf, Got, Joined, Kept, Return};
 
 use crate::clock::Clock;
-use crate::delivery::{ConnectionId, ConsumerId, Entry, Resume, Stored};
+use crate::delivery::{ConnectionId, ConsumerId, Entry, Place, Resume, Returns, Stored};
 use crate::memory::Memory;
 use crate::message::{Message, publish_operation};
 use crate::outbox::{Event, Outbox};
 use crate::parts::Parts;
 use crate::timers::Timers;
-use state::{Allowance, Effects, State};
+use effects::{Effects, by_level};
+use state::{Allowance, Arrival, State};
 
 /// What a queue was declared with.
 #[derive(Clone, Debug)]
@@ -47,7 +58,7 @@ pub struct Declaration {
     /// Its arguments as they were given.
     pub table: Table,
     /// What they ask for.
-    pub arguments: Arguments,
+    pub arguments: Arc<Arguments>,
 }
 
 impl Declaration {
@@ -71,7 +82,14 @@ pub struct Surroundings {
     pub memory: Arc<Memory>,
     /// When messages are synced that do not say it themselves.
     pub sync: store::SyncMode,
+    /// Where messages go that leave it though nobody is done with them.
+    pub exit: Exit,
+    /// A message that a consumer nacks has failed, as one that it rejects.
+    pub nack_is_failure: bool,
 }
+
+/// A queue has so many numbers in the store, from its own on: one for each line that it may ever have.
+pub const LEVELS_MAX: u64 = 256;
 
 /// Set in the numbers under which the store has messages that it was given for want of memory.
 const SPILL: u64 = 1 << 63;
@@ -93,6 +111,9 @@ struct Queue {
     id: QueueId,
     declaration: Declaration,
     surroundings: Surroundings,
+    /// New messages may find no room, and are taken one by one.
+    may_refuse: AtomicBool,
+    counters: Counters,
     // IMPORTANT: short sections, never across an await. It is held while deliveries go into outboxes,
     // so that those of one queue to one consumer keep their order. Lock order: queue, then outbox.
     state: Mutex<Guarded>,
@@ -109,12 +130,31 @@ struct Guarded {
 }
 
 /// What came of adding messages.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Enqueued {
-    /// The number of the first one; the others follow without a gap.
-    pub first: Seq,
+    /// Where they are.
+    pub places: Places,
     /// The publisher has to wait; see [`Handle::holds_up`].
     pub holds_up: bool,
+}
+
+/// Where messages are that were added together.
+#[derive(Debug)]
+pub enum Places {
+    /// In the only line, from this number on without a gap.
+    From(Seq),
+    /// Each for itself; nothing for those that were refused.
+    Each(Vec<Option<Place>>),
+}
+
+impl Places {
+    /// Where the `n`th of the messages is, unless it was refused.
+    pub fn get(&self, n: usize) -> Option<Place> {
+        match self {
+            Places::From(first) => Some(Place { level: 0, seq: Seq(first.0 + n as u64) }),
+            Places::Each(places) => places.get(n).copied().flatten(),
+        }
+    }
 }
 
 /// What time has done to a queue.
@@ -128,12 +168,21 @@ pub enum Tick {
 
 impl Handle {
     /// A queue with nothing in it.
-    pub fn new(id: QueueId, declaration: Declaration, next_seq: Seq, surroundings: Surroundings) -> Self {
+    pub fn new(id: QueueId, declaration: Declaration, surroundings: Surroundings) -> Self {
         let now_ms = surroundings.clock.now_ms();
-        let state = State::new(declaration.arguments, declaration.is_kept(), next_seq, now_ms);
+        let (settings, nack_is_failure) = (declaration.arguments.clone(), surroundings.nack_is_failure);
+        let may_refuse = AtomicBool::new(settings.may_refuse());
+        let state = State::new(settings, declaration.is_kept(), nack_is_failure, now_ms);
         let state = Mutex::new(Guarded { state, timer_at_ms: u64::MAX, used_bytes: 0, has_spilled: false });
         surroundings.memory.enter();
-        let handle = Handle(Arc::new(Queue { id, declaration, surroundings, state }));
+        let handle = Handle(Arc::new(Queue {
+            id,
+            declaration,
+            surroundings,
+            may_refuse,
+            counters: Counters::default(),
+            state,
+        }));
         handle.set_timer(&mut handle.lock());
         handle
     }
@@ -158,9 +207,47 @@ impl Handle {
         self.0.declaration.arguments.sync.unwrap_or(self.0.surroundings.sync)
     }
 
-    /// The number under which the store has what was spilled of it.
-    pub fn spill_id(&self) -> QueueId {
-        QueueId(self.0.id.0 | SPILL)
+    /// The number under which the store has the messages of one of its lines.
+    pub fn line_id(&self, level: u8, stored: Stored) -> QueueId {
+        let spill = if stored == Stored::Spilled { SPILL } else { 0 };
+        QueueId((self.0.id.0 + u64::from(level)) | spill)
+    }
+
+    /// All numbers under which the store keeps messages of it.
+    pub fn line_ids(&self) -> impl Iterator<Item = QueueId> + use<> {
+        let first = self.0.id.0;
+        (first..first + self.0.declaration.arguments.levels() as u64).map(QueueId)
+    }
+
+    /// What holds for it: its arguments, and the policies.
+    pub fn settings(&self) -> Arc<Arguments> {
+        self.lock().state.settings().clone()
+    }
+
+    /// Other arguments hold from now on, for the messages that are there as well.
+    pub fn set_settings(&self, settings: Arc<Arguments>) {
+        self.0.may_refuse.store(settings.may_refuse(), Ordering::Relaxed);
+        self.act(|state, _, _| state.set_settings(settings));
+    }
+
+    /// Whether what leaves it though nobody is done with it has somewhere to go.
+    pub fn has_dead_letters(&self) -> bool {
+        self.lock().state.settings().dead_letter_exchange.is_some()
+    }
+
+    /// Whether so many more messages, with so many octets of bodies, would find room.
+    pub fn has_room(&self, messages: u64, body_bytes: u64) -> bool {
+        !self.lock().state.is_over(messages, body_bytes)
+    }
+
+    /// What is counted of it.
+    pub fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    /// Whether new messages may find no room.
+    pub fn may_refuse(&self) -> bool {
+        self.0.may_refuse.load(Ordering::Relaxed)
     }
 
     /// A handle that does not keep it alive.
@@ -179,9 +266,9 @@ impl Handle {
         self.lock().state.unacked_count()
     }
 
-    /// It has messages from before the start.
-    pub fn restore(&self, recovered: &RecoveredQueue) {
-        self.act(|state, _, _| state.restore(recovered));
+    /// One of its lines has messages from before the start.
+    pub fn restore(&self, level: u8, recovered: &RecoveredQueue) {
+        self.act(|state, _, _| state.restore(level, recovered));
     }
 
     /// Leaves to the store what it can of a long queue that nobody has touched for a while, if memory is
@@ -191,15 +278,35 @@ impl Handle {
     }
 
     /// Adds all of these messages and delivers. `None` if the queue is gone.
-    pub fn enqueue(&self, messages: &mut Vec<Arc<Message>>, publisher: &Arc<Outbox>) -> Option<Enqueued> {
+    pub fn enqueue(
+        &self,
+        messages: &mut Vec<Arc<Message>>,
+        publisher: Option<&Arc<Outbox>>,
+    ) -> Option<Enqueued> {
         let taken_at_ms = messages.first()?.taken_at_ms;
-        self.act_at(taken_at_ms, |state, _| {
-            let holds_up = state.holds_up(publisher);
-            let first = state.reserve(messages.len())?;
-            for (seq, message) in (first.0..).zip(messages.drain(..)) {
-                state.insert(Seq(seq), message);
+        let may_refuse = self.may_refuse();
+        self.act_at(taken_at_ms, |state, effects| {
+            let holds_up = publisher.is_some_and(|publisher| state.holds_up(publisher));
+            if may_refuse || state.has_levels() {
+                let mut places = Vec::with_capacity(messages.len());
+                for message in messages.drain(..) {
+                    let arrival = state.arrive(message, effects)?;
+                    places.push(match arrival {
+                        Arrival::In(place) => Some(place),
+                        Arrival::Refused => None,
+                    });
+                    if may_refuse {
+                        // What a consumer takes now makes room for the next.
+                        state.deliver(taken_at_ms, &|| Arc::new(self.clone()), effects);
+                    }
+                }
+                return Some(Enqueued { places: Places::Each(places), holds_up });
             }
-            Some(Enqueued { first, holds_up })
+            let first = state.reserve(0, messages.len())?;
+            for (seq, message) in (first.0..).zip(messages.drain(..)) {
+                state.insert(Place { level: 0, seq: Seq(seq) }, message);
+            }
+            Some(Enqueued { places: Places::From(first), holds_up })
         })
     }
 
@@ -209,20 +316,17 @@ impl Handle {
         self.lock().state.holds_up(publisher)
     }
 
-    /// Takes a number for one message that will come later with [`Handle::insert`].
-    pub fn reserve(&self) -> Option<Seq> {
-        let mut guarded = self.lock();
-        let seq = guarded.state.reserve(1)?;
-        guarded.state.expect(seq);
-        Some(seq)
+    /// Takes a place for one message of this priority that will come later with [`Handle::insert`].
+    pub fn reserve(&self, priority: u8) -> Option<Place> {
+        self.lock().state.expect(priority)
     }
 
-    /// Adds messages under numbers that were reserved, and delivers.
-    pub fn insert(&self, messages: Vec<(Seq, Arc<Message>)>) {
+    /// Adds messages at places that were taken for them, and delivers.
+    pub fn insert(&self, messages: Vec<(Place, Arc<Message>)>) {
         let Some((_, first)) = messages.first() else { return };
         self.act_at(first.taken_at_ms, |state, _| {
-            for (seq, message) in messages {
-                state.insert(seq, message);
+            for (place, message) in messages {
+                state.insert(place, message);
             }
         });
     }
@@ -259,10 +363,25 @@ impl Handle {
         self.act(|state, _, _| state.settle(consumer, n));
     }
 
+    /// Delivered messages are rejected for good, each by the consumer that had it.
+    pub fn reject(&self, entries: Vec<(Option<ConsumerId>, Entry)>) {
+        self.act(|state, _, effects| state.reject(entries, effects));
+    }
+
     /// Delivered messages come back, each with the consumer that had it. They are all in their places
     /// before anything is delivered again.
-    pub fn requeue(&self, entries: Vec<(Option<ConsumerId>, Entry)>) {
-        self.act(|state, _, _| state.requeue(entries));
+    pub fn requeue(&self, entries: Vec<(Option<ConsumerId>, Return, Entry)>) {
+        self.act(|state, now_ms, effects| state.requeue(entries, now_ms, effects));
+    }
+
+    /// So many of the messages that have departed are where they belong, and the store knows.
+    pub fn seen_off(&self, n: usize) {
+        self.act(|state, _, _| state.seen_off(n));
+    }
+
+    /// Delivers nothing before this time, in milliseconds since 1970; 0 goes on at once.
+    pub fn pause(&self, until_ms: u64) {
+        self.act(|state, _, _| state.pause(until_ms));
     }
 
     /// Lets go of all ready messages; says how many.
@@ -282,8 +401,9 @@ impl Handle {
         let has_spilled = guarded.has_spilled;
         drop(guarded);
         if has_spilled {
-            let forget = Operation::QueueDelete { queue: self.spill_id() };
-            self.0.surroundings.store.append(vec![forget], Urgency::Lazy);
+            let spilled = self.line_ids().map(|id| QueueId(id.0 | SPILL));
+            let forget = spilled.map(|queue| Operation::QueueDelete { queue }).collect();
+            self.0.surroundings.store.append(forget, Urgency::Lazy);
         }
         for consumer in consumers {
             consumer.outbox.send(Event::Cancel { channel: consumer.channel, consumer: consumer.id });
@@ -328,6 +448,11 @@ impl Handle {
         guarded.state.release_publishers(&mut effects);
         self.turn_pages(&mut guarded, &mut effects);
         self.set_timer(&mut guarded);
+        if !effects.departed.is_empty() {
+            // Under the lock, so that they leave in order. It only fails when the broker has ended: the store
+            // still has what it had.
+            let _ = self.0.surroundings.exit.send((self.clone(), std::mem::take(&mut effects.departed)));
+        }
         let has_spilled = guarded.has_spilled;
         drop(guarded);
         self.carry_out(effects, has_spilled);
@@ -335,25 +460,25 @@ impl Handle {
     }
 
     fn carry_out(&self, effects: Effects, has_spilled: bool) {
-        let (queue, spill) = (self.0.id, self.spill_id());
         let has_kept = self.0.declaration.is_kept();
         let mut operations = Vec::new();
-        if let Some(through) = effects.delivered_through {
-            operations.push(Operation::Delivered { queue, through });
+        for place in effects.delivered_through {
+            let queue = self.line_id(place.level, Stored::Kept);
+            operations.push(Operation::Delivered { queue, through: place.seq });
         }
-        if !effects.gone.is_empty() {
-            operations.push(Operation::Settle { queue, runs: effects.gone.into_iter().collect() });
+        let gone = [(effects.gone, Stored::Kept), (effects.gone_spilled, Stored::Spilled)];
+        for (places, stored) in gone.into_iter().filter(|(places, _)| !places.is_empty()) {
+            let lines = by_level(places);
+            let settle = |(level, runs)| Operation::Settle { queue: self.line_id(level, stored), runs };
+            operations.extend(lines.map(settle));
         }
-        if !effects.gone_spilled.is_empty() {
-            let runs = effects.gone_spilled.into_iter().collect();
-            operations.push(Operation::Settle { queue: spill, runs });
-        }
-        if !effects.gone_away.is_empty() {
+        for (level, runs) in effects.gone_away {
             if has_spilled {
-                operations.push(Operation::Purge { queue: spill, runs: effects.gone_away.clone() });
+                let queue = self.line_id(level, Stored::Spilled);
+                operations.push(Operation::Purge { queue, runs: runs.clone() });
             }
             if has_kept {
-                operations.push(Operation::Purge { queue, runs: effects.gone_away });
+                operations.push(Operation::Purge { queue: self.line_id(level, Stored::Kept), runs });
             }
         }
         if !operations.is_empty() {
@@ -362,8 +487,16 @@ impl Handle {
         if effects.missing > 0 {
             error!(queue = ?self, messages = effects.missing, "messages that were kept cannot be brought back");
         }
-        if let Some((run, bytes_max)) = effects.wanted {
-            self.read(run, bytes_max, has_kept, has_spilled);
+        for (level, run, bytes_max) in effects.wanted {
+            self.read(level, run, bytes_max, has_spilled, move |queue, found| {
+                queue.page_in(level, run, found)
+            });
+        }
+        for place in effects.exhumed {
+            self.exhume(place, has_spilled);
+        }
+        for (level, run) in effects.uncounted {
+            self.count(level, run, has_spilled, 0);
         }
         effects.ring.iter().for_each(|outbox| outbox.ring());
     }
@@ -387,16 +520,16 @@ impl Handle {
 
     /// Gives messages to the store. Under the queue's lock, so that it has them before it is told that they
     /// are gone.
-    fn spill(&self, guarded: &mut Guarded, messages: Vec<(Seq, Arc<Message>)>) {
-        let queue = self.spill_id();
+    fn spill(&self, guarded: &mut Guarded, messages: Vec<(Place, Arc<Message>)>) {
         let mut operations = Vec::with_capacity(messages.len() + 1);
         if !guarded.has_spilled {
             info!(queue = ?self, "memory is short: messages that are not kept are written to the store");
             guarded.has_spilled = true;
-            operations.push(Operation::QueueCreate { queue });
+            let spilled = self.line_ids().map(|id| QueueId(id.0 | SPILL));
+            operations.extend(spilled.map(|queue| Operation::QueueCreate { queue }));
         }
-        for (seq, message) in &messages {
-            let destinations = SmallVec::from([(queue, *seq)]);
+        for (place, message) in &messages {
+            let destinations = SmallVec::from([(self.line_id(place.level, Stored::Spilled), place.seq)]);
             operations.push(Operation::Publish(publish_operation(message, destinations)));
         }
         // At once, but nobody needs a sync.
@@ -405,57 +538,70 @@ impl Handle {
         messages.iter().for_each(|(_, message)| message.stored_by.add(ticket));
     }
 
-    /// Asks the store for messages: for those that are kept first, then for those that were spilled among
-    /// them.
-    fn read(&self, run: Run, bytes_max: usize, has_kept: bool, has_spilled: bool) {
-        let (queue, spill, handle) = (self.0.id, self.spill_id(), self.downgrade());
-        let page_in = move |kept: Page, spilled: Page| {
+    /// Asks the store for messages of a line: for those that are kept first, then for those that were spilled
+    /// among them. On the reading thread, if the queue still lives then.
+    fn read(
+        &self,
+        level: u8,
+        run: Run,
+        bytes_max: usize,
+        has_spilled: bool,
+        then: impl FnOnce(Handle, Found) + Send + 'static,
+    ) {
+        let has_kept = self.0.declaration.is_kept();
+        let handle = self.downgrade();
+        let then = move |kept: Page, spilled: Page| {
             if let Some(queue) = handle.upgrade() {
-                queue.page_in(run.first, kept, spilled);
+                then(queue, Found { kept, spilled });
             }
         };
+        let (kept_id, spill_id) = (self.line_id(level, Stored::Kept), self.line_id(level, Stored::Spilled));
         let store = self.0.surroundings.store.clone();
         let nothing = Page { through: run.last, ..Page::default() };
+        let spilled = Wanted { queue: spill_id, run, bytes_max };
+        let kept = Wanted { queue: kept_id, run, bytes_max };
         match (has_kept, has_spilled) {
             (true, true) => {
                 let asked = store.clone();
                 let then = move |kept: Page| {
                     let run = Run { last: kept.through, ..run };
-                    let then = move |spilled| page_in(kept, spilled);
-                    asked.read(Wanted { queue: spill, run, bytes_max }, Box::new(then));
+                    asked.read(Wanted { run, ..spilled }, Box::new(move |spilled| then(kept, spilled)));
                 };
-                store.read(Wanted { queue, run, bytes_max }, Box::new(then));
+                store.read(kept, Box::new(then));
             }
-            (true, false) => {
-                let then = move |kept| page_in(kept, nothing);
-                store.read(Wanted { queue, run, bytes_max }, Box::new(then));
-            }
-            (false, _) => {
-                let then = move |spilled| page_in(nothing, spilled);
-                store.read(Wanted { queue: spill, run, bytes_max }, Box::new(then));
-            }
+            (true, false) => store.read(kept, Box::new(move |kept| then(kept, nothing))),
+            (false, _) => store.read(spilled, Box::new(move |spilled| then(nothing, spilled))),
         }
     }
 
     /// The store has brought messages.
-    fn page_in(&self, first: Seq, kept: Page, spilled: Page) {
-        let through = kept.through.min(spilled.through);
-        let stored = |stored| move |message| (message, stored);
-        let kept = kept.messages.into_iter().map(stored(Stored::Kept));
-        let spilled = spilled.messages.into_iter().map(stored(Stored::Spilled));
-        let mut messages = Vec::with_capacity(kept.len() + spilled.len());
-        // What is behind the shorter of the two is read again.
-        for (found, stored) in kept.chain(spilled).filter(|(found, _)| found.seq <= through) {
-            let [address, properties, body] = found.parts;
-            let parts = Parts::gathered(&address, &properties, body);
-            match Message::from_parts(parts, found.timestamp_ms) {
-                Some(message) => messages.push((found.seq, stored, Arc::new(message))),
-                None => error!(queue = ?self, seq = found.seq.0, "a kept message has unreadable properties"),
+    fn page_in(&self, level: u8, wanted: Run, found: Found) {
+        let run = Run { first: wanted.first, last: found.through() };
+        let messages = found.messages(self);
+        self.act(|state, _, effects| state.page_in(level, run, messages, effects));
+    }
+
+    /// Has a message read that expired while it was away.
+    fn exhume(&self, place: Place, has_spilled: bool) {
+        let run = Run { first: place.seq, last: place.seq };
+        self.read(place.level, run, 1, has_spilled, move |queue, found| {
+            let found = found.messages(&queue).pop().map(|(_, stored, _, message)| (stored, message));
+            queue.act(|state, _, effects| state.exhumed(place, found, effects));
+        });
+    }
+
+    /// Has the bodies of messages counted that are away.
+    fn count(&self, level: u8, run: Run, has_spilled: bool, before: u64) {
+        const PAGE_BYTES: usize = 1 << 20;
+        self.read(level, run, PAGE_BYTES, has_spilled, move |queue, found| {
+            let through = found.through();
+            let sum = before + found.body_bytes();
+            if through < run.last {
+                let rest = Run { first: Seq(through.0 + 1), ..run };
+                return queue.count(level, rest, has_spilled, sum);
             }
-        }
-        messages.sort_unstable_by_key(|(seq, ..)| *seq);
-        let run = Run { first, last: through };
-        self.act(|state, _, effects| state.page_in(run, messages, effects));
+            queue.act(|state, _, _| state.counted(level, sum));
+        });
     }
 
     fn set_timer(&self, guarded: &mut Guarded) {
@@ -468,6 +614,48 @@ impl Handle {
 
     fn lock(&self) -> MutexGuard<'_, Guarded> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the store has brought of a line, up to the same number.
+struct Found {
+    kept: Page,
+    spilled: Page,
+}
+
+impl Found {
+    /// The last number that was looked at in both: what is behind it is read again.
+    fn through(&self) -> Seq {
+        self.kept.through.min(self.spilled.through)
+    }
+
+    fn pages(self) -> impl Iterator<Item = (store::Stored, Stored)> {
+        let through = self.through();
+        let stored = |stored| move |message| (message, stored);
+        let kept = self.kept.messages.into_iter().map(stored(Stored::Kept));
+        let spilled = self.spilled.messages.into_iter().map(stored(Stored::Spilled));
+        kept.chain(spilled).filter(move |(found, _)| found.seq <= through)
+    }
+
+    fn body_bytes(self) -> u64 {
+        self.pages().map(|(found, _)| found.parts[2].len() as u64).sum()
+    }
+
+    /// The messages, in order.
+    fn messages(self, queue: &Handle) -> Vec<(Seq, Stored, Returns, Arc<Message>)> {
+        let mut messages = Vec::with_capacity(self.kept.messages.len() + self.spilled.messages.len());
+        for (found, stored) in self.pages() {
+            let [address, properties, body] = found.parts;
+            let parts = Parts::gathered(&address, &properties, body);
+            match Message::from_parts(parts, found.timestamp_ms) {
+                Some(message) => {
+                    messages.push((found.seq, stored, Returns::default(), Arc::new(message)));
+                }
+                None => error!(?queue, seq = found.seq.0, "a kept message has unreadable properties"),
+            }
+        }
+        messages.sort_unstable_by_key(|(seq, ..)| *seq);
+        messages
     }
 }
 

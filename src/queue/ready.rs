@@ -44,6 +44,10 @@ pub struct Ready {
     /// Numbers behind the first of the line whose messages did not stand in it. They, and those that
     /// are expected, are not the store's to bring back with the others.
     apart: BTreeSet<Seq>,
+    /// Octets of the bodies of returned messages.
+    returned_body_bytes: u64,
+    /// It is not known how large the messages are that are away.
+    is_uncounted: bool,
 }
 
 /// Messages that are in the store and not in memory.
@@ -51,6 +55,8 @@ pub struct Ready {
 struct Away {
     run: Run,
     count: u64,
+    /// Octets of their bodies; of those from before a start, none until they have been counted.
+    body_bytes: u64,
 }
 
 impl Ready {
@@ -68,6 +74,25 @@ impl Ready {
     /// What is in memory takes so many octets, about.
     pub fn bytes(&self) -> usize {
         self.front.bytes + self.back.bytes + self.returned_bytes
+    }
+
+    /// Octets of all their bodies, so far as they are known; see [`Ready::is_uncounted`].
+    pub fn body_bytes(&self) -> u64 {
+        let away = self.away.as_ref().map_or(0, |away| away.body_bytes);
+        self.front.body_bytes + away + self.back.body_bytes + self.returned_body_bytes
+    }
+
+    /// Whether some messages are away whose bodies have not been counted.
+    pub fn is_uncounted(&self) -> bool {
+        self.is_uncounted && self.away.is_some()
+    }
+
+    /// The bodies of all messages that are away have been counted.
+    pub fn counted(&mut self, body_bytes: u64) {
+        self.is_uncounted = false;
+        if let Some(away) = &mut self.away {
+            away.body_bytes = body_bytes;
+        }
     }
 
     /// What is in memory and could be away, in octets, about.
@@ -97,20 +122,43 @@ impl Ready {
     /// Takes the first message. `None` if there is none, or it is away.
     pub fn pop(&mut self) -> Option<Entry> {
         let entry = match self.first_returned() {
-            Some(first) => {
-                let entry = self.returned.remove(&first)?;
-                self.returned_bytes -= bytes(&entry);
-                entry
-            }
+            Some(first) => self.take_returned(first)?,
             None => self.front.pop()?,
         };
         self.forget(&entry);
         Some(entry)
     }
 
+    fn take_returned(&mut self, seq: Seq) -> Option<Entry> {
+        let entry = self.returned.remove(&seq)?;
+        self.returned_bytes -= bytes(&entry);
+        self.returned_body_bytes -= body_bytes(&entry);
+        Some(entry)
+    }
+
+    fn put_returned(&mut self, entry: Entry) {
+        self.returned_bytes += bytes(&entry);
+        self.returned_body_bytes += body_bytes(&entry);
+        self.returned.insert(entry.seq, entry);
+    }
+
     /// Whether [`Ready::pop`] would take one.
     pub fn has_next(&self) -> bool {
         self.front.len() > 0 || self.first_returned().is_some()
+    }
+
+    /// When the message that [`Ready::pop`] would take expires; `u64::MAX` for never.
+    pub fn next_expires_at_ms(&self) -> Option<u64> {
+        self.first().map(|entry| entry.expires_at_ms)
+    }
+
+    /// Messages live no longer than this from now on, in milliseconds since they were taken, or than they say
+    /// themselves.
+    pub fn set_ttl(&mut self, ttl_ms: Option<u64>) {
+        let here = self.returned.values_mut().chain(self.front.entries_mut()).chain(self.back.entries_mut());
+        for entry in here {
+            entry.expires_at_ms = entry.message.expires_at_ms_within(ttl_ms);
+        }
     }
 
     /// The first of the returned messages, if it is before all others.
@@ -144,27 +192,36 @@ impl Ready {
         self.due.first().map(|(at_ms, _)| *at_ms).into_iter().chain(first).min()
     }
 
-    /// Takes a message that is due by `now_ms`: its number, and whether the store has it; nothing is known
-    /// of that if it is away.
-    pub fn pop_expired(&mut self, now_ms: u64) -> Option<(Seq, Option<Stored>)> {
+    /// Takes the message that is due first, by `now_ms`: its number, and itself unless it is away.
+    pub fn pop_expired(&mut self, now_ms: u64) -> Option<(Seq, Option<Entry>)> {
         // Those that have only the queue's time to live are due in their order.
-        if self.first().is_some_and(|entry| entry.expires_at_ms <= now_ms) {
-            return self.pop().map(|entry| (entry.seq, Some(entry.stored)));
+        let first = self.first().map_or(u64::MAX, |entry| entry.expires_at_ms);
+        let own = self.due.first().map_or(u64::MAX, |(at_ms, _)| *at_ms);
+        if first.min(own) > now_ms {
+            return None;
         }
-        let (_, seq) = self.due.first().copied().filter(|(at_ms, _)| *at_ms <= now_ms)?;
-        self.due.pop_first();
-        if let Some(entry) = self.returned.remove(&seq) {
-            self.returned_bytes -= bytes(&entry);
-            return Some((seq, Some(entry.stored)));
+        if first <= own {
+            return self.pop().map(|entry| (entry.seq, Some(entry)));
         }
-        if let Some(entry) = self.front.take(seq).or_else(|| self.back.take(seq)) {
-            return Some((seq, Some(entry.stored)));
-        }
-        if let Some(away) = &mut self.away {
+        let (_, seq) = self.due.pop_first()?;
+        let here = self.take_returned(seq).or_else(|| self.front.take(seq)).or_else(|| self.back.take(seq));
+        if here.is_none()
+            && let Some(away) = &mut self.away
+        {
             away.count -= 1;
         }
         self.join();
-        Some((seq, None))
+        Some((seq, here))
+    }
+
+    /// A message that expired while it was away has been read: its body counts no more. `None` if nobody
+    /// has read it.
+    pub fn left_away(&mut self, body_bytes: Option<u64>) {
+        match (&mut self.away, body_bytes) {
+            (Some(away), Some(body_bytes)) => away.body_bytes = away.body_bytes.saturating_sub(body_bytes),
+            (Some(_), None) => self.is_uncounted = true,
+            (None, _) => {}
+        }
     }
 
     /// Messages of before a start, which are all in the store: how many, in which run, and when those
@@ -172,7 +229,8 @@ impl Ready {
     pub fn restore(&mut self, run: Run, count: u64, expiring: impl IntoIterator<Item = (Seq, u64)>) {
         self.due.extend(expiring.into_iter().map(|(seq, at_ms)| (at_ms, seq)));
         self.newest = run.last;
-        self.away = (count > 0).then_some(Away { run, count });
+        self.away = (count > 0).then_some(Away { run, count, body_bytes: 0 });
+        self.is_uncounted = count > 0;
     }
 
     /// Lets go of messages in the middle until the line takes no more than `keep_bytes`, so far as the
@@ -188,6 +246,7 @@ impl Ready {
             self.front_out(keep_each, can_go, if spills { 0 } else { STRANGERS_MAX });
         }
         let Some(away) = &mut self.away else { return };
+        let mut strangers = Vec::new();
         while self.back.bytes > keep_each
             && let Some(first) = self.back.first()
             && (can_go(first) || (first.stored == Stored::No && !spills))
@@ -196,11 +255,14 @@ impl Ready {
             if entry.stored != Stored::No {
                 away.run.last = entry.seq;
                 away.count += 1;
+                away.body_bytes += body_bytes(&entry);
             } else {
-                self.apart.insert(entry.seq);
-                self.returned_bytes += bytes(&entry);
-                self.returned.insert(entry.seq, entry);
+                strangers.push(entry);
             }
+        }
+        for entry in strangers {
+            self.apart.insert(entry.seq);
+            self.put_returned(entry);
         }
     }
 
@@ -217,6 +279,7 @@ impl Ready {
                 Some(away) if can_go(&entry) => {
                     away.run.first = entry.seq;
                     away.count += 1;
+                    away.body_bytes += body_bytes(&entry);
                     strangers = 0;
                 }
                 Some(_) if strangers < strangers_max => {
@@ -228,7 +291,9 @@ impl Ready {
                     break;
                 }
                 None if can_go(&entry) => {
-                    self.away = Some(Away { run: Run { first: entry.seq, last: entry.seq }, count: 1 });
+                    let (run, body_bytes) = (Run { first: entry.seq, last: entry.seq }, body_bytes(&entry));
+                    self.away = Some(Away { run, count: 1, body_bytes });
+                    self.is_uncounted = false;
                 }
                 None => self.back.push_first(entry),
             }
@@ -283,6 +348,7 @@ impl Ready {
                 continue;
             }
             away.count = away.count.saturating_sub(1);
+            away.body_bytes = away.body_bytes.saturating_sub(body_bytes(&entry));
             self.front.push(entry);
         }
         away.run.first = Seq(run.last.0 + 1);
@@ -304,8 +370,7 @@ impl Ready {
 
     fn stand_apart(&mut self, entry: Entry) {
         self.apart.insert(entry.seq);
-        self.returned_bytes += bytes(&entry);
-        self.returned.insert(entry.seq, entry);
+        self.put_returned(entry);
         self.tidy_apart();
     }
 
@@ -354,6 +419,10 @@ fn bytes(entry: &Entry) -> usize {
     entry.message.wire_bytes() + ENTRY_BYTES
 }
 
+fn body_bytes(entry: &Entry) -> u64 {
+    entry.message.parts.body().len() as u64
+}
+
 /// Messages one behind the other, in memory, with gaps where one has expired.
 #[derive(Debug, Default)]
 struct Line {
@@ -362,6 +431,7 @@ struct Line {
     gaps: usize,
     bytes: usize,
     stored_bytes: usize,
+    body_bytes: u64,
 }
 
 /// So many empty slots are not worth tidying up.
@@ -436,6 +506,10 @@ impl Line {
         self.slots.iter().filter_map(|slot| slot.entry.as_ref())
     }
 
+    fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.slots.iter_mut().filter_map(|slot| slot.entry.as_mut())
+    }
+
     fn push(&mut self, entry: Entry) {
         self.count_in(&entry);
         self.slots.push_back(Slot { seq: entry.seq, entry: Some(entry) });
@@ -488,18 +562,21 @@ impl Line {
         self.gaps += std::mem::take(&mut other.gaps);
         self.bytes += std::mem::take(&mut other.bytes);
         self.stored_bytes += std::mem::take(&mut other.stored_bytes);
+        self.body_bytes += std::mem::take(&mut other.body_bytes);
     }
 
     fn count_in(&mut self, entry: &Entry) {
         let bytes = bytes(entry);
         self.bytes += bytes;
         self.stored_bytes += if entry.stored == Stored::No { 0 } else { bytes };
+        self.body_bytes += body_bytes(entry);
     }
 
     fn count_out(&mut self, entry: &Entry) {
         let bytes = bytes(entry);
         self.bytes -= bytes;
         self.stored_bytes -= if entry.stored == Stored::No { 0 } else { bytes };
+        self.body_bytes -= body_bytes(entry);
     }
 
     fn drop_first_gaps(&mut self) {
@@ -513,6 +590,7 @@ impl Line {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::delivery::Returns;
     use crate::message::{Message, StoredBy};
     use crate::parts::Parts;
     use bytes::Bytes;
@@ -529,7 +607,8 @@ pub(crate) mod tests {
         message.stored_by = StoredBy::none();
         message.stored_by.add(Ticket(seq));
         let (seq, message) = (Seq(seq), Arc::new(message));
-        Entry { seq, redelivered: false, stored: Stored::Kept, expires_at_ms, message }
+        let returns = Returns::default();
+        Entry { seq, level: 0, returns, redelivered: false, stored: Stored::Kept, expires_at_ms, message }
     }
 
     fn seqs(ready: &mut Ready) -> Vec<u64> {
@@ -719,10 +798,15 @@ pub(crate) mod tests {
                     assert_eq!(ready.page_in(Run { last: through, ..run }, page), 0);
                 }
                 Step::Expire => {
-                    while let Some((seq, stored)) = ready.pop_expired(3) {
+                    let mut last = 0;
+                    while let Some((seq, here)) = ready.pop_expired(3) {
                         let entry = self.ready.remove(&seq.0).expect("it was ready");
-                        assert!(entry.expires_at_ms <= 3);
-                        assert!(stored.map_or(entry.stored != Stored::No, |stored| stored == entry.stored));
+                        assert!(last <= entry.expires_at_ms && entry.expires_at_ms <= 3);
+                        last = entry.expires_at_ms;
+                        match here {
+                            Some(here) => assert_eq!(here.stored, entry.stored),
+                            None => ready.left_away(Some(body_bytes(&entry))),
+                        }
                     }
                     assert!(self.ready.values().all(|entry| entry.expires_at_ms > 3));
                 }
@@ -764,6 +848,7 @@ pub(crate) mod tests {
                 prop_assert_eq!(ready.is_empty(), naive.ready.is_empty());
                 let bytes = ready.bytes();
                 prop_assert!(ready.stored_bytes() <= bytes);
+                prop_assert_eq!(ready.body_bytes(), naive.ready.values().map(body_bytes).sum::<u64>());
             }
             // In the end everything comes out, in order.
             while !naive.ready.is_empty() {

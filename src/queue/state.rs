@@ -1,47 +1,21 @@
 //! The state of a queue, as a machine without IO or clock: commands in, effects out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use store::{Run, Runs, Seq, Ticket};
+use smallvec::SmallVec;
+use store::{Run, Seq, Ticket};
 
-use super::arguments::Arguments;
+use super::arguments::{Arguments, Overflow, Retry};
 use super::consumers::{Consumer, Consumers};
+use super::departure::{Departure, LEAVING_MAX, Reason};
+use super::effects::Effects;
+use super::levels::Levels;
 use super::publishers::{AHEAD_BYTES_MAX, Publishers};
-use super::ready::Ready;
-use crate::delivery::{ConsumerId, Entry, Resume, Stored};
+use super::rate::Rate;
+use crate::delivery::{ConsumerId, Entry, Place, Resume, Returns, Stored};
 use crate::message::Message;
 use crate::outbox::Outbox;
-
-/// What a command asks its caller to do once the queue's lock is released.
-#[derive(Debug, Default)]
-pub struct Effects {
-    /// Kept messages that are gone from the queue.
-    pub gone: Vec<Seq>,
-    /// The same for spilled ones.
-    pub gone_spilled: Vec<Seq>,
-    /// What the store is to be given, for want of memory.
-    pub spill: Vec<(Seq, Arc<Message>)>,
-    /// The same for messages that were not in memory.
-    pub gone_away: Runs,
-    /// What the store is to bring: live messages of this run, and about how many octets of them.
-    pub wanted: Option<(Run, usize)>,
-    /// Stored messages up to here have been handed to a consumer that will acknowledge them.
-    pub delivered_through: Option<Seq>,
-    /// So many messages were counted on and are not in the store.
-    pub missing: u64,
-    /// Connections with something new in their outboxes.
-    pub ring: Vec<Arc<Outbox>>,
-}
-
-impl Effects {
-    fn is_gone(&mut self, seq: Seq, stored: Stored) {
-        match stored {
-            Stored::No => {}
-            Stored::Kept => self.gone.push(seq),
-            Stored::Spilled => self.gone_spilled.push(seq),
-        }
-    }
-}
 
 /// How much the store is given at once, in octets.
 const SPILL_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -49,24 +23,28 @@ const SPILL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What a queue knows of its messages and consumers.
 #[derive(Debug)]
 pub struct State {
-    arguments: Arguments,
+    settings: Arc<Arguments>,
     /// Messages are kept across restarts: the queue is durable.
     durable: bool,
-    ready: Ready,
+    /// A message that a consumer nacks has failed, as one that it rejects.
+    nack_is_failure: bool,
+    levels: Levels,
     consumers: Consumers,
     /// Those that are ahead of the consumers.
     publishers: Publishers,
-    next_seq: u64,
-    /// Messages from before the start may have been delivered before it, up to here.
-    delivered_below: Seq,
-    /// The store has been asked for more messages.
-    is_reading: bool,
     /// Connections that want a message that the store has still to bring.
     getters: Vec<Arc<Outbox>>,
     /// Delivered, or taken by basic.get, and not yet settled.
     unacked: usize,
-    /// The store has been told that messages up to here were delivered.
-    marked_delivered: u64,
+    /// Departed, and not yet seen off.
+    leaving: usize,
+    /// Messages that failed, and when each is to be delivered again.
+    resting: BTreeMap<(u64, Place), Entry>,
+    /// Nothing is delivered before this time, in milliseconds since 1970.
+    paused_until_ms: u64,
+    rate: Rate,
+    /// The rate lets the next message go at this time.
+    rate_at_ms: Option<u64>,
     /// No consumer, get or declare since then.
     unused_since_ms: u64,
     is_deleted: bool,
@@ -83,6 +61,26 @@ pub struct Allowance {
     pub page_bytes: usize,
     /// What the store has applied, it can bring back.
     pub applied: Ticket,
+}
+
+/// How a delivered message comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Return {
+    /// Rejected, or lost with its consumer.
+    Failed,
+    /// Nacked.
+    Nacked,
+    /// Recovered: the consumer asked for it again.
+    Recovered,
+}
+
+/// What came of a new message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It has this place.
+    In(Place),
+    /// There is no room for it.
+    Refused,
 }
 
 /// What came of basic.get.
@@ -135,8 +133,14 @@ pub enum Kept {
 }
 
 /// The messages of a deleted queue. There may be millions: drop it where that holds nobody up.
-#[derive(Debug, Default)]
-pub struct Dead(Ready);
+#[derive(Debug)]
+pub struct Dead(Levels);
+
+impl Default for Dead {
+    fn default() -> Dead {
+        Dead(Levels::new(1))
+    }
+}
 
 impl Dead {
     /// How many messages were ready.
@@ -151,28 +155,48 @@ impl Dead {
 }
 
 impl State {
-    /// An empty queue whose next message will be number `next_seq`.
-    pub fn new(arguments: Arguments, durable: bool, next_seq: Seq, now_ms: u64) -> Self {
+    /// An empty queue.
+    pub fn new(settings: Arc<Arguments>, durable: bool, nack_is_failure: bool, now_ms: u64) -> Self {
+        let mut consumers = Consumers::default();
+        consumers.set_rules(&settings);
         State {
-            arguments,
+            levels: Levels::new(settings.levels()),
             durable,
-            ready: Ready::default(),
-            consumers: Consumers::default(),
+            nack_is_failure,
+            consumers,
             publishers: Publishers::default(),
-            next_seq: next_seq.0,
-            delivered_below: Seq(0),
-            is_reading: false,
             getters: Vec::new(),
             unacked: 0,
-            marked_delivered: 0,
+            leaving: 0,
+            resting: BTreeMap::new(),
+            paused_until_ms: 0,
+            rate: Rate::default(),
+            rate_at_ms: None,
             unused_since_ms: now_ms,
             is_deleted: false,
+            settings,
         }
+    }
+
+    /// Other arguments hold from now on, for the messages that are there as well.
+    pub fn set_settings(&mut self, settings: Arc<Arguments>) {
+        self.levels.grow(settings.levels());
+        self.consumers.set_rules(&settings);
+        self.settings = settings;
+        let message_ttl_ms = self.settings.message_ttl_ms;
+        for (_, level) in self.levels.iter_mut() {
+            level.ready.set_ttl(message_ttl_ms);
+        }
+    }
+
+    /// What holds for it now.
+    pub fn settings(&self) -> &Arc<Arguments> {
+        &self.settings
     }
 
     /// Ready messages.
     pub fn ready_count(&self) -> usize {
-        self.ready.len()
+        self.levels.len()
     }
 
     /// Delivered and not yet settled.
@@ -185,103 +209,146 @@ impl State {
         self.consumers.len()
     }
 
-    /// Takes numbers for `n` messages. `None` if the queue is gone.
-    pub fn reserve(&mut self, n: usize) -> Option<Seq> {
+    /// Whether messages stand in several lines.
+    pub fn has_levels(&self) -> bool {
+        self.levels.are_several()
+    }
+
+    /// Takes numbers for `n` messages of a line. `None` if the queue is gone.
+    pub fn reserve(&mut self, level: u8, n: usize) -> Option<Seq> {
+        (!self.is_deleted).then(|| self.levels.at(level).reserve(n))
+    }
+
+    /// Takes a place for a message that will come later, perhaps later than others behind it.
+    pub fn expect(&mut self, priority: u8) -> Option<Place> {
+        let level = self.levels.of(priority);
+        let seq = self.reserve(level, 1)?;
+        self.levels.at(level).ready.expect(seq);
+        Some(Place { level, seq })
+    }
+
+    /// Adds a message at a place that was taken for it.
+    pub fn insert(&mut self, place: Place, message: Arc<Message>) {
+        if !self.is_deleted {
+            let entry = self.entry(place, message);
+            self.levels.insert(entry);
+        }
+    }
+
+    /// Adds a new message, unless there is no room and it is the new ones that give way.
+    pub fn arrive(&mut self, message: Arc<Message>, effects: &mut Effects) -> Option<Arrival> {
         if self.is_deleted {
             return None;
         }
-        let first = self.next_seq;
-        self.next_seq += n as u64;
-        Some(Seq(first))
-    }
-
-    /// A message will come under a number that was reserved, perhaps later than others.
-    pub fn expect(&mut self, seq: Seq) {
-        self.ready.expect(seq);
-    }
-
-    /// Adds a message under a number that was reserved for it.
-    pub fn insert(&mut self, seq: Seq, message: Arc<Message>) {
-        if !self.is_deleted {
-            let entry = self.entry(seq, message, false);
-            self.ready.insert(entry);
+        if self.settings.may_refuse() && self.is_over(1, message.parts.body().len() as u64) {
+            if self.settings.overflow == Some(Overflow::RejectPublishDlx)
+                && self.settings.dead_letter_exchange.is_some()
+            {
+                let place = Place { level: 0, seq: Seq(0) };
+                let entry = Entry { stored: Stored::No, ..self.entry(place, message) };
+                self.leaving += 1;
+                effects.departed.push(Departure { entry, reason: Reason::MaxLen, is_newcomer: true });
+            }
+            return Some(Arrival::Refused);
         }
+        let level = self.levels.of(message.priority);
+        let seq = self.reserve(level, 1)?;
+        self.insert(Place { level, seq }, message);
+        Some(Arrival::In(Place { level, seq }))
     }
 
-    /// The messages of before a start; they stay in the store until somebody wants them.
-    pub fn restore(&mut self, recovered: &store::RecoveredQueue) {
-        self.delivered_below = recovered.delivered_below;
-        if recovered.live > 0 {
-            let run = Run { first: recovered.first, last: Seq(recovered.next_seq.0 - 1) };
-            self.ready.restore(run, recovered.live, recovered.expiring.iter().copied());
-        }
+    /// The messages of a line of before a start; they stay in the store until somebody wants them.
+    pub fn restore(&mut self, level: u8, recovered: &store::RecoveredQueue) {
+        self.levels.at(level).restore(recovered);
     }
 
-    fn entry(&self, seq: Seq, message: Arc<Message>, redelivered: bool) -> Entry {
-        let ttl_ms = match (message.ttl_ms, self.arguments.message_ttl_ms) {
-            (Some(own), Some(queue)) => Some(own.min(queue)),
-            (own, queue) => own.or(queue),
-        };
+    fn entry(&self, place: Place, message: Arc<Message>) -> Entry {
         Entry {
-            seq,
-            redelivered,
+            seq: place.seq,
+            level: place.level,
+            returns: Returns::default(),
+            redelivered: false,
             stored: if self.durable && message.persistent { Stored::Kept } else { Stored::No },
-            expires_at_ms: ttl_ms.map_or(u64::MAX, |ttl| message.taken_at_ms.saturating_add(ttl)),
+            expires_at_ms: message.expires_at_ms_within(self.settings.message_ttl_ms),
             message,
         }
     }
 
     /// The store has brought what is live in a run, in order: numbers, why it had them, and messages.
-    pub fn page_in(&mut self, run: Run, messages: Vec<(Seq, Stored, Arc<Message>)>, effects: &mut Effects) {
-        self.is_reading = false;
+    pub fn page_in(
+        &mut self,
+        level: u8,
+        run: Run,
+        messages: Vec<(Seq, Stored, Returns, Arc<Message>)>,
+        effects: &mut Effects,
+    ) {
+        self.levels.at(level).is_reading = false;
         if self.is_deleted {
             return;
         }
-        let delivered_below = self.delivered_below;
+        let delivered_below = self.levels.at(level).delivered_below;
         let entries: Vec<Entry> = messages
             .into_iter()
-            .map(|(seq, stored, message)| {
+            .map(|(seq, stored, returns, message)| {
                 let redelivered = stored == Stored::Kept && seq < delivered_below;
-                Entry { stored, ..self.entry(seq, message, redelivered) }
+                Entry { stored, redelivered, returns, ..self.entry(Place { level, seq }, message) }
             })
             .collect();
-        effects.missing = self.ready.page_in(run, entries);
+        effects.missing = self.levels.at(level).ready.page_in(run, entries);
         effects.ring.append(&mut self.getters);
+    }
+
+    /// The bodies of all messages of a line that are away have been counted.
+    pub fn counted(&mut self, level: u8, body_bytes: u64) {
+        let line = self.levels.at(level);
+        (line.is_reading, line.is_counting) = (false, false);
+        line.ready.counted(body_bytes);
     }
 
     /// Keeps what is in memory within bounds, and asks for what will be wanted.
     pub fn turn_pages(&mut self, allowance: Allowance, effects: &mut Effects) {
-        let spills = self.ready.bytes() > allowance.keep_unstored_bytes;
-        if spills || self.ready.stored_bytes() > allowance.keep_bytes {
-            self.ready.page_out(allowance.keep_bytes, allowance.applied, spills);
+        let spills = self.levels.bytes() > allowance.keep_unstored_bytes;
+        if spills || self.levels.stored_bytes() > allowance.keep_bytes {
+            self.levels.page_out(allowance.keep_bytes, allowance.applied, spills);
         }
         if spills {
-            effects.spill = self.ready.spill(allowance.keep_bytes, SPILL_BYTES_MAX);
+            effects.spill = self.levels.spill(allowance.keep_bytes, SPILL_BYTES_MAX);
         }
-        let Some(run) = self.ready.away().filter(|_| !self.is_reading) else { return };
-        let is_wanted = match self.ready.has_next() {
-            true => !self.consumers.is_empty() && self.ready.front_bytes() < allowance.page_bytes / 2,
-            false => {
-                let has_ttl = self.arguments.message_ttl_ms.is_some();
-                has_ttl || !self.consumers.is_empty() || !self.getters.is_empty()
+        let is_wanted_now = self.settings.message_ttl_ms.is_some()
+            || !self.consumers.is_empty()
+            || !self.getters.is_empty()
+            || self.is_over(0, 0);
+        let has_consumers = !self.consumers.is_empty();
+        let must_count = self.settings.body_bytes_max.is_some();
+        for (level, line) in self.levels.iter_mut() {
+            let Some(run) = line.ready.away().filter(|_| !line.is_reading) else { continue };
+            if must_count && line.ready.is_uncounted() {
+                (line.is_reading, line.is_counting) = (true, true);
+                effects.uncounted.push((level, run));
+                continue;
             }
-        };
-        if is_wanted {
-            self.is_reading = true;
-            effects.wanted = Some((run, allowance.page_bytes));
+            let is_wanted = match line.ready.has_next() {
+                true => has_consumers && line.ready.front_bytes() < allowance.page_bytes / 2,
+                false => is_wanted_now,
+            };
+            if is_wanted {
+                line.is_reading = true;
+                effects.wanted.push((level, run, allowance.page_bytes));
+            }
         }
     }
 
     /// What its ready messages take in memory, in octets, about.
     pub fn bytes(&self) -> usize {
-        self.ready.bytes()
+        self.levels.bytes()
     }
 
-    /// Whether a publisher, whom it remembers, is to wait for the consumers.
+    /// Whether a publisher, whom it remembers, is to wait for the consumers, or for messages to be seen off.
     pub fn holds_up(&mut self, publisher: &Arc<Outbox>) -> bool {
         let is_held = self.publishers.holds(publisher);
         let bytes_max = if is_held { AHEAD_BYTES_MAX / 2 } else { AHEAD_BYTES_MAX };
-        let is_ahead = self.ready.bytes() > bytes_max && self.consumers.has_starving();
+        let is_ahead =
+            (self.levels.bytes() > bytes_max && self.consumers.has_starving()) || self.leaving > LEAVING_MAX;
         match (is_ahead, is_held) {
             (true, false) => self.publishers.hold(publisher),
             (false, true) => self.publishers.forget(publisher),
@@ -293,11 +360,11 @@ impl State {
     /// Lets publishers go on once the consumers have caught up: one at a time, since each comes with a
     /// batch, or all if there is nobody to wait for.
     pub fn release_publishers(&mut self, effects: &mut Effects) {
-        if self.publishers.is_empty() {
+        if self.publishers.is_empty() || self.leaving > LEAVING_MAX {
             return;
         }
-        let is_awaited = self.ready.has_next() && self.consumers.has_starving();
-        if is_awaited && self.ready.bytes() > AHEAD_BYTES_MAX / 2 {
+        let is_awaited = self.levels.has_next() && self.consumers.has_starving();
+        if is_awaited && self.levels.bytes() > AHEAD_BYTES_MAX / 2 {
             return;
         }
         let n = if is_awaited { 1 } else { usize::MAX };
@@ -312,43 +379,126 @@ impl State {
     /// Hands ready messages to consumers that can take them. A message that is due goes to a consumer
     /// that is ready for it in the moment it arrives (a time to live of 0), but not later.
     pub fn deliver(&mut self, now_ms: u64, resume: &dyn Fn() -> Arc<dyn Resume>, effects: &mut Effects) {
-        if self.ready.next_due().is_some_and(|due| due < now_ms) {
+        if self.levels.next_due().is_some_and(|due| due < now_ms) {
             self.expire(now_ms - 1, effects);
         }
-        let mut through = self.marked_delivered;
-        while self.ready.has_next() {
-            let Some(turn) = self.consumers.next(resume) else { break };
-            let entry = self.ready.pop().expect("there is a next one");
-            let (seq, stored) = (entry.seq, entry.stored);
-            let is_settled = turn.give(entry);
-            if is_settled {
-                effects.is_gone(seq, stored);
-            } else {
-                self.unacked += 1;
-                if stored == Stored::Kept {
-                    through = through.max(seq.0);
+        self.rate_at_ms = None;
+        if self.paused_until_ms <= now_ms {
+            self.paused_until_ms = 0;
+        }
+        let mut through: SmallVec<[Place; 1]> = SmallVec::new();
+        while self.paused_until_ms == 0
+            && let Some(expires_at_ms) = self.levels.next_expires_at_ms()
+        {
+            if expires_at_ms < now_ms {
+                // It is not due in its turn: it was taken before others that came earlier.
+                if self.leaving > LEAVING_MAX {
+                    break;
+                }
+                let entry = self.levels.pop().expect("there is a next one");
+                self.depart(entry, Reason::Expired, effects);
+                continue;
+            }
+            if self.settings.delivery_rate.is_some()
+                && let Err(at_ms) = self.rate.check(now_ms)
+            {
+                self.rate_at_ms = Some(at_ms);
+                break;
+            }
+            let Some(turn) = self.consumers.next(now_ms, resume) else { break };
+            let entry = self.levels.pop().expect("there is a next one");
+            if let Some(per_second) = self.settings.delivery_rate {
+                self.rate.take(per_second, now_ms);
+            }
+            let (place, stored) = (entry.place(), entry.stored);
+            if turn.give(entry) {
+                effects.is_gone_from(place, stored);
+                continue;
+            }
+            self.unacked += 1;
+            if stored == Stored::Kept {
+                match through.iter_mut().find(|other| other.level == place.level) {
+                    Some(other) => other.seq = other.seq.max(place.seq),
+                    None => through.push(place),
                 }
             }
         }
-        self.mark_delivered(through, effects);
+        through.into_iter().for_each(|place| self.mark_delivered(place, effects));
         self.consumers.send(&mut effects.ring);
         self.expire(now_ms, effects);
+        self.drop_excess(effects);
     }
 
-    /// Lets go of the messages that are due.
+    /// Lets go of the messages that are due, so far as they can be seen off, and wakes those that have rested.
     pub fn expire(&mut self, now_ms: u64, effects: &mut Effects) {
-        while let Some((seq, stored)) = self.ready.pop_expired(now_ms) {
-            match stored {
-                Some(stored) => effects.is_gone(seq, stored),
-                None => effects.gone_away.push(seq),
+        self.wake_rested(now_ms);
+        while self.leaving <= LEAVING_MAX
+            && let Some((place, here)) = self.levels.pop_expired(now_ms)
+        {
+            match here {
+                Some(entry) => self.depart(entry, Reason::Expired, effects),
+                None if self.settings.dead_letter_exchange.is_some()
+                    || self.settings.body_bytes_max.is_some() =>
+                {
+                    self.leaving += 1;
+                    effects.exhumed.push(place);
+                }
+                None => {
+                    self.levels.at(place.level).ready.left_away(None);
+                    effects.are_gone_away(place.level, Run { first: place.seq, last: place.seq });
+                }
             }
         }
     }
 
-    fn mark_delivered(&mut self, through: u64, effects: &mut Effects) {
-        if through > self.marked_delivered {
-            self.marked_delivered = through;
-            effects.delivered_through = Some(Seq(through));
+    /// A message that expired while it was away has been read; nothing if it is not there any more.
+    pub fn exhumed(&mut self, place: Place, found: Option<(Stored, Arc<Message>)>, effects: &mut Effects) {
+        self.leaving = self.leaving.saturating_sub(1);
+        let Some((stored, message)) = found else { return };
+        let body_bytes = message.parts.body().len() as u64;
+        self.levels.at(place.level).ready.left_away(Some(body_bytes));
+        let entry = Entry { stored, ..self.entry(place, message) };
+        self.depart(entry, Reason::Expired, effects);
+    }
+
+    /// A message leaves though nobody is done with it. It is gone at once if it has nowhere to go.
+    fn depart(&mut self, entry: Entry, reason: Reason, effects: &mut Effects) {
+        if self.settings.dead_letter_exchange.is_none() || self.is_deleted {
+            return effects.is_gone(&entry);
+        }
+        self.leaving += 1;
+        effects.departed.push(Departure { entry, reason, is_newcomer: false });
+    }
+
+    /// So many of the messages that have departed are where they belong.
+    pub fn seen_off(&mut self, n: usize) {
+        self.leaving = self.leaving.saturating_sub(n);
+    }
+
+    /// Whether there would be more than there may be, with so many more messages and octets of bodies.
+    pub fn is_over(&self, messages: u64, body_bytes: u64) -> bool {
+        let (length_max, bytes_max) = (self.settings.length_max, self.settings.body_bytes_max);
+        length_max.is_some_and(|max| self.levels.len() as u64 + messages > max)
+            || bytes_max.is_some_and(|max| self.levels.body_bytes() + body_bytes > max)
+    }
+
+    /// Makes room at the head.
+    fn drop_excess(&mut self, effects: &mut Effects) {
+        if self.settings.may_refuse() {
+            return;
+        }
+        while self.is_over(0, 0)
+            && let Some(entry) = self.levels.pop()
+        {
+            self.depart(entry, Reason::MaxLen, effects);
+        }
+    }
+
+    fn mark_delivered(&mut self, through: Place, effects: &mut Effects) {
+        let level = self.levels.at(through.level);
+        if through.seq.0 > level.marked_delivered {
+            level.marked_delivered = through.seq.0;
+            effects.delivered_through.push(through);
         }
     }
 
@@ -357,7 +507,9 @@ impl State {
         if self.is_deleted {
             return Joined::Gone;
         }
-        if self.consumers.has_exclusive() || (consumer.exclusive && !self.consumers.is_empty()) {
+        let is_single = self.settings.single_active_consumer == Some(true);
+        let wants_alone = consumer.exclusive && (is_single || !self.consumers.is_empty());
+        if self.consumers.has_exclusive() || wants_alone {
             return Joined::ExclusiveUse;
         }
         self.consumers.add(consumer);
@@ -375,25 +527,28 @@ impl State {
     pub fn get(&mut self, no_ack: bool, outbox: &Arc<Outbox>, now_ms: u64, effects: &mut Effects) -> Got {
         self.touch(now_ms);
         self.expire(now_ms, effects);
-        let Some(entry) = self.ready.pop() else {
-            if self.ready.is_empty() {
+        if self.paused_until_ms > now_ms {
+            return Got::Empty;
+        }
+        let Some(entry) = self.levels.pop() else {
+            if self.levels.is_empty() {
                 return Got::Empty;
             }
             self.getters.push(outbox.clone());
             return Got::Later;
         };
-        if !no_ack {
+        if no_ack {
+            effects.is_gone(&entry);
+        } else {
             self.unacked += 1;
             if entry.stored == Stored::Kept {
-                self.mark_delivered(entry.seq.0.max(self.marked_delivered), effects);
+                self.mark_delivered(entry.place(), effects);
             }
-        } else {
-            effects.is_gone(entry.seq, entry.stored);
         }
-        Got::Message(entry, self.ready.len())
+        Got::Message(entry, self.levels.len())
     }
 
-    /// `n` delivered messages are settled: acknowledged, or rejected for good.
+    /// `n` delivered messages are settled: acknowledged, or gone for good.
     pub fn settle(&mut self, consumer: Option<ConsumerId>, n: usize) {
         self.unacked = self.unacked.saturating_sub(n);
         if let Some(id) = consumer {
@@ -401,13 +556,71 @@ impl State {
         }
     }
 
-    /// Delivered messages come back, to their old places, each with the consumer that had it.
-    pub fn requeue(&mut self, entries: Vec<(Option<ConsumerId>, Entry)>) {
+    /// Delivered messages are rejected for good, each by the consumer that had it.
+    pub fn reject(&mut self, entries: Vec<(Option<ConsumerId>, Entry)>, effects: &mut Effects) {
         for (consumer, entry) in entries {
             self.settle(consumer, 1);
-            if !self.is_deleted {
-                self.ready.insert(Entry { redelivered: true, ..entry });
+            self.depart(entry, Reason::Rejected, effects);
+        }
+    }
+
+    /// Delivered messages come back, to their old places, each with the consumer that had it.
+    pub fn requeue(
+        &mut self,
+        entries: Vec<(Option<ConsumerId>, Return, Entry)>,
+        now_ms: u64,
+        effects: &mut Effects,
+    ) {
+        for (consumer, how, mut entry) in entries {
+            self.settle(consumer, 1);
+            if self.is_deleted {
+                continue;
             }
+            entry.redelivered = true;
+            if self.settings.counts_deliveries() {
+                self.count_return(&mut entry, how, effects);
+                if self.settings.delivery_limit().is_some_and(|limit| entry.returns.failed > limit) {
+                    self.depart(entry, Reason::DeliveryLimit, effects);
+                    continue;
+                }
+                if let Some(rest_ms) = self.rest_ms(&entry, how) {
+                    // It may expire while it rests.
+                    let at_ms = now_ms.saturating_add(rest_ms).min(entry.expires_at_ms);
+                    self.resting.insert((at_ms, entry.place()), entry);
+                    continue;
+                }
+            }
+            self.levels.insert(entry);
+        }
+    }
+
+    fn count_return(&self, entry: &mut Entry, how: Return, effects: &mut Effects) {
+        let returns = &mut entry.returns;
+        returns.acquired = returns.acquired.saturating_add(1);
+        if how == Return::Failed || self.nack_is_failure {
+            returns.failed = returns.failed.saturating_add(1);
+        }
+        if entry.stored == Stored::Kept {
+            effects.returned.push((entry.place(), entry.returns));
+        }
+    }
+
+    fn rest_ms(&self, entry: &Entry, how: Return) -> Option<u64> {
+        let rests = match self.settings.retry? {
+            Retry::Disabled => false,
+            Retry::All => true,
+            Retry::Failed => how == Return::Failed,
+            Retry::Returned => how != Return::Failed,
+        };
+        if rests { self.settings.rest_ms(entry.returns.acquired) } else { None }
+    }
+
+    fn wake_rested(&mut self, now_ms: u64) {
+        while let Some(first) = self.resting.first_entry()
+            && first.key().0 <= now_ms
+        {
+            let entry = first.remove();
+            self.levels.insert(entry);
         }
     }
 
@@ -421,13 +634,22 @@ impl State {
         self.consumers.set_prefetch(id, prefetch);
     }
 
+    /// Delivers nothing before this time, in milliseconds since 1970; 0 goes on at once.
+    pub fn pause(&mut self, until_ms: u64) {
+        self.paused_until_ms = until_ms;
+    }
+
     /// Lets go of all ready messages; says how many.
     pub fn purge(&mut self, now_ms: u64, effects: &mut Effects) -> usize {
         self.expire(now_ms, effects);
-        let (n, stored, away) = self.ready.drain();
-        stored.into_iter().for_each(|(seq, stored)| effects.is_gone(seq, stored));
-        away.iter().for_each(|run| effects.gone_away.push_run(run));
-        n
+        let mut purged = 0;
+        for (level, line) in self.levels.iter_mut() {
+            let (n, stored, away) = line.ready.drain();
+            stored.into_iter().for_each(|(seq, stored)| effects.is_gone_from(Place { level, seq }, stored));
+            away.iter().for_each(|run| effects.are_gone_away(level, run));
+            purged += n;
+        }
+        purged
     }
 
     /// Ends the queue, if the condition holds: what was ready, and who was consuming.
@@ -437,7 +659,7 @@ impl State {
             DeleteIf::NoConsumer if self.consumers.is_empty() => {}
             DeleteIf::Expired if self.is_expired(now_ms) => {}
             DeleteIf::NoConsumer | DeleteIf::Expired => return Err(Kept::InUse),
-            DeleteIf::Asked { if_empty, .. } if if_empty && !self.ready.is_empty() => {
+            DeleteIf::Asked { if_empty, .. } if if_empty && !self.levels.is_empty() => {
                 return Err(Kept::NotEmpty);
             }
             DeleteIf::Asked { if_unused, .. } if if_unused && !self.consumers.is_empty() => {
@@ -446,8 +668,10 @@ impl State {
             DeleteIf::Asked { .. } => {}
         }
         self.is_deleted = true;
+        self.resting.clear();
         self.getters.drain(..).for_each(|outbox| outbox.ring());
-        Ok((Dead(std::mem::take(&mut self.ready)), self.consumers.drain()))
+        let levels = std::mem::replace(&mut self.levels, Levels::new(1));
+        Ok((Dead(levels), self.consumers.drain()))
     }
 
     /// The queue has been used in a way that defers its expiry.
@@ -461,7 +685,7 @@ impl State {
     }
 
     fn expires_at_ms(&self) -> Option<u64> {
-        let expires_ms = self.arguments.expires_ms.filter(|_| self.consumers.is_empty())?;
+        let expires_ms = self.settings.expires_ms.filter(|_| self.consumers.is_empty())?;
         Some(self.unused_since_ms.saturating_add(expires_ms))
     }
 
@@ -470,7 +694,14 @@ impl State {
         if self.is_deleted {
             return None;
         }
-        [self.ready.next_due(), self.expires_at_ms()].into_iter().flatten().min()
+        // What cannot be seen off yet is looked at again when something has been.
+        let due = self.levels.next_due().filter(|_| self.leaving <= LEAVING_MAX);
+        let resting = self.resting.keys().next().map(|(at_ms, _)| *at_ms);
+        let has_ready = !self.levels.is_empty();
+        let paused = (self.paused_until_ms > 0 && has_ready).then_some(self.paused_until_ms);
+        let rates = [self.rate_at_ms, self.consumers.next_due()].into_iter().flatten().min();
+        let times = [due, resting, paused, rates.filter(|_| has_ready), self.expires_at_ms()];
+        times.into_iter().flatten().min()
     }
 }
 
@@ -525,12 +756,12 @@ mod tests {
 
     /// A queue with one consumer and 20 MiB in pieces of 512 KiB.
     fn long_queue(no_ack: bool, prefetch: u16, outbox: &Arc<Outbox>) -> State {
-        let mut state = State::new(Arguments::default(), false, Seq(1), 0);
+        let mut state = State::new(Arc::default(), false, true, 0);
         let body = bytes::Bytes::from(vec![0; 512 * 1024]);
         for _ in 0..40 {
             let message = Message::from_parts(Parts::gathered(&[0, 0], &[0, 0], body.clone()), 0).unwrap();
-            let seq = state.reserve(1).unwrap();
-            state.insert(seq, Arc::new(message));
+            let seq = state.reserve(0, 1).unwrap();
+            state.insert(Place { level: 0, seq }, Arc::new(message));
         }
         state.consume(consumer(ConsumerId(1), no_ack, prefetch, outbox));
         state.deliver(0, &|| Arc::new(Nobody), &mut Effects::default());
@@ -555,7 +786,7 @@ mod tests {
             rung = effects.ring.into_iter().filter(|other| !Arc::ptr_eq(other, &outbox)).collect();
         }
 
-        assert!(state.ready.bytes() <= AHEAD_BYTES_MAX / 2 && state.ready.has_next());
+        assert!(state.levels.bytes() <= AHEAD_BYTES_MAX / 2 && state.levels.has_next());
         assert!(rung.len() == 1 && Arc::ptr_eq(&rung[0], &publishers[0]));
     }
 
@@ -592,7 +823,7 @@ mod tests {
         ready: Vec<u64>,
         /// Numbers that were delivered before.
         delivered: Vec<u64>,
-        gone: Vec<Seq>,
+        gone: Vec<Place>,
     }
 
     impl Bench {
@@ -600,9 +831,10 @@ mod tests {
             let mut effects = Effects::default();
             match command {
                 Command::Enqueue(n) => {
-                    let first = self.state.reserve(n).unwrap().0;
+                    let first = self.state.reserve(0, n).unwrap().0;
                     for seq in first..first + n as u64 {
-                        self.state.insert(Seq(seq), entry(seq, u64::MAX).message);
+                        let place = Place { level: 0, seq: Seq(seq) };
+                        self.state.insert(place, entry(seq, u64::MAX).message);
                         self.ready.push(seq);
                     }
                 }
@@ -633,7 +865,8 @@ mod tests {
                         let back: Vec<Entry> = held.entries.drain(..n).collect();
                         self.ready.extend(back.iter().map(|e| e.seq.0));
                         self.ready.sort_unstable();
-                        self.state.requeue(back.into_iter().map(|e| (Some(held.id), e)).collect());
+                        let back = back.into_iter().map(|e| (Some(held.id), Return::Nacked, e)).collect();
+                        self.state.requeue(back, 0, &mut effects);
                     }
                 }
                 Command::Get { no_ack } => {
@@ -675,7 +908,7 @@ mod tests {
                     assert_eq!(entry.redelivered, self.delivered.contains(&seq));
                     self.delivered.push(seq);
                     if held.no_ack {
-                        assert!(self.gone.contains(&entry.seq));
+                        assert!(self.gone.contains(&entry.place()));
                     } else {
                         held.entries.push(entry);
                     }
@@ -704,7 +937,7 @@ mod tests {
             commands in proptest::collection::vec(command(), 1..80)
         ) {
             let mut bench = Bench {
-                state: State::new(Arguments::default(), true, Seq(1), 0),
+                state: State::new(Arc::default(), true, true, 0),
                 consumers: Vec::new(),
                 ready: Vec::new(),
                 delivered: Vec::new(),

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use store::Operation;
 
+use super::policy::Policy;
 use crate::auth::{Permission, TopicPermission, User};
 
 /// Something that is kept.
@@ -23,6 +24,8 @@ pub enum Definition {
     Permission(UserPermission),
     /// What a user may do with the keys of a topic exchange.
     TopicPermission(UserTopicPermission),
+    /// A policy.
+    Policy(Policy),
     /// A durable exchange.
     Exchange(Exchange),
     /// A durable queue.
@@ -140,6 +143,7 @@ impl Definition {
             Some(b'u') => json(value).map(Definition::User),
             Some(b'p') => json(value).map(Definition::Permission),
             Some(b't') => json(value).map(Definition::TopicPermission),
+            Some(b'o') => json(value).map(Definition::Policy),
             Some(b'e') => json(value).map(Definition::Exchange),
             Some(b'q') => json(value).map(Definition::Queue),
             Some(b'b') => json(value).map(Definition::Binding),
@@ -154,6 +158,10 @@ impl Definition {
             Definition::Permission(p) => key(b'p', &[p.user.as_bytes(), p.vhost.as_bytes()]),
             Definition::TopicPermission(p) => {
                 key(b't', &[p.user.as_bytes(), p.vhost.as_bytes(), p.exchange.as_bytes()])
+            }
+            Definition::Policy(p) => {
+                let whose: &[u8] = if p.operator { b"operator" } else { b"user" };
+                key(b'o', &[p.vhost.as_bytes(), whose, p.name.as_bytes()])
             }
             Definition::Exchange(e) => key(b'e', &[e.vhost.as_bytes(), e.name.as_bytes()]),
             Definition::Queue(q) => key(b'q', &[q.vhost.as_bytes(), q.name.as_bytes()]),
@@ -179,6 +187,7 @@ impl Definition {
             Definition::User(u) => serde_json::to_vec(u),
             Definition::Permission(p) => serde_json::to_vec(p),
             Definition::TopicPermission(p) => serde_json::to_vec(p),
+            Definition::Policy(p) => serde_json::to_vec(p),
             Definition::Exchange(e) => serde_json::to_vec(e),
             Definition::Queue(q) => serde_json::to_vec(q),
             Definition::Binding(b) => serde_json::to_vec(b),

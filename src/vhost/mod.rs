@@ -6,7 +6,9 @@
 //! before it says that a change is made.
 
 mod arguments;
+mod dead_letter;
 pub mod definitions;
+pub mod policy;
 mod reply_to;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +20,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use exchanges::{Envelope, Exchanges, Kind, Matches, Removed, Target};
 use hashbrown::HashMap;
 use smallvec::SmallVec;
-use store::{Operation, QueueId, Seq, Urgency};
+use store::{Operation, QueueId, Urgency};
 use tracing::debug;
 
 use crate::auth::{Access, Action, User};
@@ -28,6 +30,7 @@ use crate::message::Message;
 use crate::queue::{self, Arguments, Dead, Declaration, DeleteIf, Kept, Surroundings};
 use arguments::{MessageHeaders, from_exchanges, to_exchanges};
 use definitions::Definition;
+use policy::{Policies, Policy};
 pub use reply_to::{REPLY_TO, Requester, Requesters, is_reply_name};
 
 /// Who asks for something, and with which rights.
@@ -94,6 +97,7 @@ struct Topology {
     queues: HashMap<Arc<str>, queue::Handle>,
     /// Exclusive queues, by the connection they go with.
     owned: HashMap<ConnectionId, Vec<queue::Handle>>,
+    policies: Policies,
 }
 
 /// Gives every queue of the broker its number.
@@ -101,21 +105,26 @@ struct Topology {
 pub struct QueueIds(AtomicU64);
 
 impl QueueIds {
-    /// Never gives out this number or a smaller one.
+    /// Never gives out this number, those of a queue that begins with it, or a smaller one.
     pub fn reserve(&self, id: QueueId) {
-        self.0.fetch_max(id.0, Ordering::Relaxed);
+        self.0.fetch_max(id.0 + queue::LEVELS_MAX - 1, Ordering::Relaxed);
     }
 
+    /// The first of the numbers for a new queue's lines.
     fn next(&self) -> QueueId {
-        QueueId(self.0.fetch_add(1, Ordering::Relaxed) + 1)
+        QueueId(self.0.fetch_add(queue::LEVELS_MAX, Ordering::Relaxed) + 1)
     }
 }
 
 impl Vhost {
     /// An empty vhost, with the exchanges that every vhost has.
     pub fn new(name: &str, surroundings: Surroundings, ids: Arc<QueueIds>) -> Self {
-        let topology =
-            Topology { exchanges: Exchanges::new(), queues: HashMap::new(), owned: HashMap::new() };
+        let topology = Topology {
+            exchanges: Exchanges::new(),
+            queues: HashMap::new(),
+            owned: HashMap::new(),
+            policies: Policies::default(),
+        };
         let requesters = Requesters::default();
         let (generation, topology) = (AtomicU64::new(0), RwLock::new(topology));
         Vhost { name: name.into(), surroundings, ids, requesters, generation, topology }
@@ -175,6 +184,7 @@ impl Vhost {
         match declared.map_err(|e| self.exchange_error(e))? {
             exchanges::Declared::Existed => Ok(flags.durable),
             exchanges::Declared::Created => {
+                topology.apply_to_exchange(name.as_bytes());
                 debug!(vhost = %self.name, exchange = name, kind = kind.name(), "exchange declared");
                 if !flags.durable {
                     return Ok(false);
@@ -332,36 +342,60 @@ impl Vhost {
         }
         let name: Arc<str> = if name.is_empty() { generated("amq.gen-").into() } else { name.into() };
         caller.access.check(Action::Configure, What::Queue, &name)?;
+        if self.read().queues.get(&name).is_none() {
+            check_dead_letter_exchange(caller, &name, table)?;
+        }
+        self.make_queue(name, caller.connection, flags, table)
+    }
+
+    /// Makes a queue, or makes sure that the one there is the same. True if it is kept.
+    fn make_queue(
+        &self,
+        name: Arc<str>,
+        connection: ConnectionId,
+        flags: QueueFlags,
+        table: &Table,
+    ) -> Result<(queue::Handle, bool), Error> {
         let mut topology = self.write();
         if let Some(queue) = topology.queues.get(&name) {
-            check_owner(queue, caller.connection)?;
+            check_owner(queue, connection)?;
             check_same(queue, flags, table)?;
             queue.touch();
             return Ok((queue.clone(), queue.declaration().is_kept()));
         }
-        let arguments = Arguments::parse(table, &name, &self.name)?;
+        let arguments = Arguments::parse(table, flags.of_type(), &name, &self.name)?;
         let declaration = Declaration {
             vhost: self.name.clone(),
             name: name.clone(),
             durable: flags.durable,
             auto_delete: flags.auto_delete,
-            owner: flags.exclusive.then_some(caller.connection),
+            owner: flags.exclusive.then_some(connection),
             table: table.clone(),
-            arguments,
+            arguments: Arc::new(arguments),
         };
-        let queue = queue::Handle::new(self.ids.next(), declaration, Seq(1), self.surroundings.clone());
+        let queue = queue::Handle::new(self.ids.next(), declaration, self.surroundings.clone());
         topology.exchanges.add_queue(name.as_bytes(), queue.clone());
         topology.queues.insert(name.clone(), queue.clone());
+        topology.apply_to_queue(&queue);
         if flags.exclusive {
-            topology.owned.entry(caller.connection).or_default().push(queue.clone());
+            topology.owned.entry(connection).or_default().push(queue.clone());
         }
         debug!(vhost = %self.name, queue = %name, "queue declared");
         let is_kept = queue.declaration().is_kept();
         if is_kept {
+            let create = queue.line_ids().map(|queue| Operation::QueueCreate { queue });
             let define = self.queue_definition(&queue).define();
-            self.tell(vec![Operation::QueueCreate { queue: queue.id() }, define]);
+            self.tell(create.chain([define]).collect());
         }
         Ok((queue, is_kept))
+    }
+
+    /// The queue of that name.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn queue(&self, name: &str) -> Result<queue::Handle, Error> {
+        self.read().queue(name, &self.name).cloned()
     }
 
     /// A queue for basic.consume, basic.get and the like.
@@ -430,7 +464,7 @@ impl Vhost {
         let mut operations = self.without(&removed);
         if queue.declaration().is_kept() {
             operations.push(self.queue_definition(queue).undefine());
-            operations.push(Operation::QueueDelete { queue: queue.id() });
+            operations.extend(queue.line_ids().map(|queue| Operation::QueueDelete { queue }));
         }
         debug!(vhost = %self.name, queue = queue.name(), "queue deleted");
         self.tell(operations);
@@ -448,6 +482,48 @@ impl Vhost {
             owned.iter().map(|queue| self.remove(&mut topology, queue, DeleteIf::Always)).collect();
         drop(topology);
         drop(dead);
+    }
+
+    // Policies ------------------------------------------------------------------------------------
+
+    /// Adds a policy, or changes the one of that name. It holds at once for all that is there.
+    ///
+    /// # Errors
+    /// `Invalid`: what is wrong with it.
+    pub fn set_policy(&self, policy: Policy) -> Result<(), Error> {
+        let mut topology = self.write();
+        topology.policies.set(policy.clone())?;
+        self.tell(vec![Definition::Policy(policy).define()]);
+        topology.apply_policies();
+        Ok(())
+    }
+
+    /// Takes a policy away. False if there is none of that name.
+    pub fn clear_policy(&self, name: &str, operator: bool) -> bool {
+        let mut topology = self.write();
+        let Some(policy) = topology.policies.remove(name, operator) else { return false };
+        self.tell(vec![Definition::Policy(policy).undefine()]);
+        topology.apply_policies();
+        true
+    }
+
+    /// All policies.
+    pub fn policies(&self) -> Vec<Policy> {
+        self.read().policies.iter().cloned().collect()
+    }
+
+    /// What policies hold for a queue: the names of the user's and the operator's, and what they say together.
+    pub fn policies_of(&self, queue: &queue::Handle) -> policy::Effective {
+        let kind = queue.declaration().arguments.kind;
+        self.read().policies.of_queue(queue.name(), kind).effective()
+    }
+
+    /// Puts back a policy that was kept.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub fn restore_policy(&self, kept: &Policy) -> Result<(), Error> {
+        self.write().policies.set(kept.clone())
     }
 
     // Messages ------------------------------------------------------------------------------------
@@ -515,15 +591,17 @@ impl Vhost {
             arguments: to_exchanges(&kept.arguments),
             alternate: None,
         };
-        let declared = self.write().exchanges.declare(kept.name.as_bytes(), declaration);
-        declared.map(drop).map_err(|e| self.exchange_error(e))
+        let mut topology = self.write();
+        topology.exchanges.declare(kept.name.as_bytes(), declaration).map_err(|e| self.exchange_error(e))?;
+        topology.apply_to_exchange(kept.name.as_bytes());
+        Ok(())
     }
 
     /// Puts back a queue that outlived the broker, without its messages.
     ///
     /// # Errors
     /// Why it cannot be.
-    pub fn restore_queue(&self, kept: &definitions::Queue, next_seq: Seq) -> Result<queue::Handle, Error> {
+    pub fn restore_queue(&self, kept: &definitions::Queue) -> Result<queue::Handle, Error> {
         let id = QueueId(kept.id);
         self.ids.reserve(id);
         let name: Arc<str> = kept.name.as_str().into();
@@ -533,13 +611,19 @@ impl Vhost {
             durable: true,
             auto_delete: kept.auto_delete,
             owner: None,
-            arguments: Arguments::parse(&kept.arguments, &kept.name, &self.name)?,
+            arguments: Arc::new(Arguments::parse(
+                &kept.arguments,
+                queue::Flags { durable: true, ..queue::Flags::default() },
+                &kept.name,
+                &self.name,
+            )?),
             table: kept.arguments.clone(),
         };
-        let queue = queue::Handle::new(id, declaration, next_seq, self.surroundings.clone());
+        let queue = queue::Handle::new(id, declaration, self.surroundings.clone());
         let mut topology = self.write();
         topology.exchanges.add_queue(name.as_bytes(), queue.clone());
         topology.queues.insert(name, queue.clone());
+        topology.apply_to_queue(&queue);
         Ok(queue)
     }
 
@@ -652,6 +736,28 @@ impl Vhost {
 }
 
 impl Topology {
+    fn apply_policies(&mut self) {
+        let queues: Vec<queue::Handle> = self.queues.values().cloned().collect();
+        queues.iter().for_each(|queue| self.apply_to_queue(queue));
+        let names: Vec<exchanges::Name> = self.exchanges.iter().map(|e| e.name.clone()).collect();
+        names.iter().for_each(|name| self.apply_to_exchange(name));
+    }
+
+    fn apply_to_queue(&self, queue: &queue::Handle) {
+        let arguments = &queue.declaration().arguments;
+        let settings = self.policies.of_queue(queue.name(), arguments.kind).settle(arguments);
+        if settings != *queue.settings() {
+            queue.set_settings(Arc::new(settings));
+        }
+    }
+
+    fn apply_to_exchange(&mut self, name: &[u8]) {
+        let holding = self.policies.of_exchange(&String::from_utf8_lossy(name));
+        let alternate = holding.alternate_exchange().map(exchanges::Name::from);
+        // It is there.
+        let _ = self.exchanges.set_alternate(name, alternate);
+    }
+
     fn exchange(&self, name: &str, vhost: &str) -> Result<&exchanges::Exchange, Error> {
         let found = self.exchanges.get(name.as_bytes());
         found.ok_or_else(|| Error::NotFound(Resource::exchange(name, vhost)))
@@ -687,6 +793,20 @@ impl std::fmt::Debug for Topology {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} queues", self.queues.len())
     }
+}
+
+impl QueueFlags {
+    /// What types of queue may not have.
+    fn of_type(self) -> queue::Flags {
+        queue::Flags { durable: self.durable, exclusive: self.exclusive, auto_delete: self.auto_delete }
+    }
+}
+
+/// A dead letter exchange needs read on the queue and write on the exchange.
+fn check_dead_letter_exchange(caller: &Caller, name: &str, table: &Table) -> Result<(), Error> {
+    let Some(exchange) = table.get_str("x-dead-letter-exchange") else { return Ok(()) };
+    caller.access.check(Action::Read, What::Queue, name)?;
+    caller.access.check(Action::Write, What::Exchange, exchange)
 }
 
 /// An exclusive queue is used by its connection alone.

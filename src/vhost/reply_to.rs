@@ -9,7 +9,7 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use store::Seq;
 
-use crate::delivery::{ConsumerId, Delivery, Entry, Stored};
+use crate::delivery::{ConsumerId, Delivery, Entry, Returns, Stored};
 use crate::message::Message;
 use crate::outbox::Outbox;
 
@@ -71,6 +71,8 @@ impl Requesters {
         }
         let entry = Entry {
             seq: Seq(0),
+            level: 0,
+            returns: Returns::default(),
             redelivered: false,
             stored: Stored::No,
             expires_at_ms: u64::MAX,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use garenne::clock::Clock;
 use garenne::config::{Config, PermissionSeed, UserSeed, VhostSeed};
 use garenne::server::Server;
 use garenne::shutdown::{self, Trigger};
+use garenne::vhost::Vhost;
 use tempfile::TempDir;
 
 use super::{Client, Login};
@@ -25,6 +27,7 @@ pub struct Broker {
 }
 
 struct Running {
+    broker: Arc<garenne::broker::Broker>,
     address: SocketAddr,
     trigger: Trigger,
     thread: JoinHandle<Result<(), String>>,
@@ -104,6 +107,11 @@ impl Broker {
         Client::connect(self.address())
     }
 
+    /// A vhost, for what no client can ask for.
+    pub fn vhost(&self, name: &str) -> Arc<Vhost> {
+        self.running().broker.vhost(name).expect("a vhost")
+    }
+
     /// Moves the clock.
     pub fn advance(&self, by: Duration) {
         self.clock.advance(by);
@@ -116,7 +124,8 @@ impl Broker {
 
     /// Stops it as an operator does.
     pub fn stop(&mut self) {
-        let Some(Running { trigger, thread, .. }) = self.running.take() else { return };
+        let Some(Running { broker, trigger, thread, .. }) = self.running.take() else { return };
+        drop(broker);
         trigger.pull();
         let ended = thread.join();
         if !std::thread::panicking() {
@@ -156,13 +165,14 @@ fn run(config: &Config, options: &store::Options, clock: &Clock) -> Result<Runni
                     return Ok(());
                 }
             };
-            let _ = told.send(server.address().map_err(|e| e.to_string()));
+            let address = server.address().map_err(|e| e.to_string());
+            let _ = told.send(address.map(|address| (address, server.broker().clone())));
             server.run(shutdown).await.map_err(|e| e.to_string())
         })
     };
     let thread = std::thread::spawn(serve);
-    let address = hears.recv().map_err(|_| "the broker's thread has ended".to_string())??;
-    Ok(Running { address, trigger, thread })
+    let (address, broker) = hears.recv().map_err(|_| "the broker's thread has ended".to_string())??;
+    Ok(Running { broker, address, trigger, thread })
 }
 
 /// A user to be there.

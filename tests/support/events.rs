@@ -3,6 +3,7 @@
 use std::fmt;
 
 use amqp::method::{Cold, basic, channel, confirm, connection, exchange, queue, tx};
+use amqp::{Properties, Table, Value};
 use bytes::Bytes;
 
 /// Something that came from the broker.
@@ -74,6 +75,24 @@ impl Message {
             Cold::Basic(basic::AMQPMethod::Return(m)) => m.routing_key.as_str(),
             _ => "",
         }
+    }
+
+    /// Its headers.
+    pub fn headers(&self) -> Table {
+        let read = Properties::parse(&self.properties).expect("properties");
+        read.header_table()
+    }
+
+    /// The counts, queues and reasons of its `x-death` header, in order.
+    pub fn deaths(&self) -> Vec<(i64, String, String)> {
+        let Some(Value::Array(deaths)) = self.headers().get("x-death").cloned() else { return Vec::new() };
+        let death = |death: Value| {
+            let Value::Table(death) = death else { panic!("{death:?}") };
+            let Some(&Value::Int(count)) = death.get("count") else { panic!("{death:?}") };
+            let text = |name| death.get_str(name).unwrap_or_default().to_string();
+            (count, text("queue"), text("reason"))
+        };
+        deaths.into_iter().map(death).collect()
     }
 
     /// How many messages a get-ok says remain.

@@ -21,7 +21,7 @@ pub use amqp::method::{Cold, basic, channel, confirm, connection, exchange, queu
 pub use amqp::{ReplyCode, Table, Value};
 pub use broker::{Broker, permission, user, vhost};
 pub use client::{Client, Login};
-pub use events::{Event, Method};
+pub use events::{Event, Message, Method};
 pub use process::Process;
 
 /// How long anything may take that has to happen. Nothing is decided by it on a broker that works.

@@ -52,6 +52,18 @@ pub fn short(text: impl AsRef<[u8]>) -> Vec<u8> {
     out
 }
 
+/// Headers and nothing else.
+pub fn headers(table: &amqp::Table) -> Vec<u8> {
+    let mut out = vec![0x20, 0x00];
+    table.encode(&mut out);
+    out
+}
+
+/// `priority` and nothing else.
+pub fn priority(priority: u8) -> Vec<u8> {
+    vec![0x08, 0x00, priority]
+}
+
 /// `expiration` and nothing else.
 pub fn expiration(ms: &str) -> Vec<u8> {
     [vec![0x01, 0x00], short(ms)].concat()
@@ -65,11 +77,4 @@ pub fn persistent_with_expiration(ms: &str) -> Vec<u8> {
 /// `user-id` and nothing else.
 pub fn user_id(user: &str) -> Vec<u8> {
     [vec![0x00, 0x10], short(user)].concat()
-}
-
-/// Headers and nothing else.
-pub fn headers(table: &amqp::Table) -> Vec<u8> {
-    let mut out = vec![0x20, 0];
-    table.encode(&mut out);
-    out
 }
