@@ -24,8 +24,8 @@ const ALGORITHM: &str = "x-algorithm";
 /// before it are gone.
 pub(crate) struct ConsistentHash {
     hash_on: HashOn,
-    /// The weights that each target is bound with, the oldest first.
-    weights: HashMap<Slot, Vec<u32>>,
+    /// Keys and arguments that each target is bound with, the oldest first.
+    bindings: HashMap<Slot, Vec<(Box<[u8]>, Arguments)>>,
     shares: Box<dyn Shares>,
 }
 
@@ -50,7 +50,7 @@ impl ConsistentHash {
                 return Err(Error::Invalid { reason });
             }
         };
-        Ok(Self { hash_on, weights: HashMap::new(), shares })
+        Ok(Self { hash_on, bindings: HashMap::new(), shares })
     }
 }
 
@@ -63,25 +63,28 @@ impl Routing for ConsistentHash {
     }
 
     fn bind(&mut self, link: Link<'_>) {
-        let weights = self.weights.entry(link.target).or_default();
-        weights.push(weight_of(link));
-        if let [weight] = weights[..] {
-            self.shares.add(member(link, weight));
+        let bindings = self.bindings.entry(link.target).or_default();
+        if bindings.is_empty() {
+            self.shares.add(member(link, link.routing_key));
         }
+        bindings.push((link.routing_key.into(), link.arguments.clone()));
     }
 
     fn unbind(&mut self, link: Link<'_>) {
-        let weight = weight_of(link);
-        let weights = self.weights.get_mut(&link.target).expect("only what was bound is unbound");
-        let place =
-            weights.iter().position(|other| *other == weight).expect("only what was bound is unbound");
-        weights.remove(place);
-        if place == 0 {
-            self.shares.remove(member(link, weight));
-            match weights.first() {
-                Some(next) => self.shares.add(member(link, *next)),
-                None => drop(self.weights.remove(&link.target)),
-            }
+        const BOUND: &str = "only what was bound is unbound";
+        let bindings = self.bindings.get_mut(&link.target).expect(BOUND);
+        let is_this = |(key, arguments): &(Box<[u8]>, Arguments)| {
+            **key == *link.routing_key && arguments == link.arguments
+        };
+        let place = bindings.iter().position(is_this).expect(BOUND);
+        bindings.remove(place);
+        if place > 0 {
+            return;
+        }
+        self.shares.remove(member(link, link.routing_key));
+        match bindings.first() {
+            Some((next, _)) => self.shares.add(member(link, next)),
+            None => drop(self.bindings.remove(&link.target)),
         }
     }
 
@@ -94,7 +97,7 @@ impl Routing for ConsistentHash {
     }
 
     fn is_empty(&self) -> bool {
-        self.weights.is_empty()
+        self.bindings.is_empty()
     }
 }
 
@@ -160,11 +163,9 @@ fn too_heavy(weight_max: u32) -> Error {
     Error::Invalid { reason: format!("The binding key must be at most {weight_max}") }
 }
 
-fn weight_of(link: Link<'_>) -> u32 {
-    weight(link.routing_key).expect("checked when bound")
-}
-
-fn member(link: Link<'_>, weight: u32) -> Member {
+/// The target of a binding with the weight that this key says.
+fn member(link: Link<'_>, key: &[u8]) -> Member {
+    let weight = weight(key).expect("checked when bound");
     Member { target: link.target, identity: link.identity, weight }
 }
 
@@ -226,7 +227,12 @@ mod tests {
         bench.bind(2, "1");
         let even = counts(&mut bench, 1000);
 
+        let arguments = table(&[("again", Value::Void)]);
         bench.bind(1, "1000");
+        bench.bind_with(1, "1", &arguments).unwrap();
+        assert_eq!(counts(&mut bench, 1000), even);
+
+        bench.unbind_with(1, "1", &arguments);
         assert_eq!(counts(&mut bench, 1000), even);
 
         bench.unbind(1, "1");

@@ -726,7 +726,7 @@ fn a_consistent_hash_exchange_hashes_the_header_or_property_that_it_is_told() {
     let broker = Broker::start();
     let mut client = broker.client();
     let header = |n: usize| wire::headers(&Table::from_iter([("session", Value::Int(n as i64))]));
-    let text = Value::text;
+    let text = |text: &str| Value::text(text);
     let mut check = |name: &str, value: &str, properties: &dyn Fn(usize) -> Vec<u8>| {
         declare_with(&mut client, value, "x-consistent-hash", &[(name, text(value))]);
         for queue in ["a", "b"] {
@@ -772,7 +772,7 @@ fn messages_without_what_is_hashed_all_go_to_one_queue() {
 fn a_consistent_hash_exchange_refuses_what_makes_no_sense() {
     let broker = Broker::start();
     let mut client = broker.client();
-    let text = Value::text;
+    let text = |text: &str| Value::text(text);
     client.declare("q");
     client.exchange("x", "x-consistent-hash");
     let mut check = |table: &[(&str, Value)], reason: &str| {
