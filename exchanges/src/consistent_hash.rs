@@ -24,9 +24,16 @@ const ALGORITHM: &str = "x-algorithm";
 /// before it are gone.
 pub(crate) struct ConsistentHash {
     hash_on: HashOn,
-    /// Keys and arguments that each target is bound with, the oldest first.
-    bindings: HashMap<Slot, Vec<(Box<[u8]>, Arguments)>>,
+    /// The bindings of each target, the oldest first.
+    bindings: HashMap<Slot, Vec<Terms>>,
     shares: Box<dyn Shares>,
+}
+
+/// What a binding says, apart from where it leads.
+#[derive(PartialEq)]
+struct Terms {
+    routing_key: Box<[u8]>,
+    arguments: Arguments,
 }
 
 /// What of a message is hashed.
@@ -67,23 +74,21 @@ impl Routing for ConsistentHash {
         if bindings.is_empty() {
             self.shares.add(member(link, link.routing_key));
         }
-        bindings.push((link.routing_key.into(), link.arguments.clone()));
+        bindings.push(terms(link));
     }
 
     fn unbind(&mut self, link: Link<'_>) {
         const BOUND: &str = "only what was bound is unbound";
         let bindings = self.bindings.get_mut(&link.target).expect(BOUND);
-        let is_this = |(key, arguments): &(Box<[u8]>, Arguments)| {
-            **key == *link.routing_key && arguments == link.arguments
-        };
-        let place = bindings.iter().position(is_this).expect(BOUND);
+        let terms = terms(link);
+        let place = bindings.iter().position(|other| *other == terms).expect(BOUND);
         bindings.remove(place);
         if place > 0 {
             return;
         }
         self.shares.remove(member(link, link.routing_key));
         match bindings.first() {
-            Some((next, _)) => self.shares.add(member(link, next)),
+            Some(next) => self.shares.add(member(link, &next.routing_key)),
             None => drop(self.bindings.remove(&link.target)),
         }
     }
@@ -161,6 +166,10 @@ fn weight(key: &[u8]) -> Result<u32, Error> {
 
 fn too_heavy(weight_max: u32) -> Error {
     Error::Invalid { reason: format!("The binding key must be at most {weight_max}") }
+}
+
+fn terms(link: Link<'_>) -> Terms {
+    Terms { routing_key: link.routing_key.into(), arguments: link.arguments.clone() }
 }
 
 /// The target of a binding with the weight that this key says.
