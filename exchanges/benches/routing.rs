@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use garenne_exchanges::{Arguments, Envelope, Exchanges, Matches, Table, Target, Value};
+use garenne_exchanges::{Arguments, Declaration, Envelope, Exchanges, Kind, Matches, Table, Target, Value};
 
 type Graph = Exchanges<Arc<str>>;
 
@@ -130,5 +130,22 @@ fn headers(criterion: &mut Criterion) {
     measure(criterion, "headers, 1000 bindings", &graph, "amq.headers", &messages);
 }
 
-criterion_group!(benches, default, direct, fanout, topic, headers);
+fn consistent_hash(criterion: &mut Criterion) {
+    let kind = Kind::parse(b"x-consistent-hash").unwrap();
+    for algorithm in ["jump", "ring"] {
+        for queues in [10, 100] {
+            let mut graph = Graph::new();
+            let arguments = [(b"x-algorithm".as_slice(), Value::text(algorithm))].into_iter().collect();
+            graph.declare(b"x", Declaration { arguments, ..Declaration::durable(kind) }).unwrap();
+            for number in 0..queues {
+                bind(&mut graph, "x", number, "10", &Arguments::default());
+            }
+            let messages = keys((0..1000).map(|number| format!("session.{number}")));
+            let name = format!("consistent hash, {algorithm}, {queues} bindings");
+            measure(criterion, &name, &graph, "x", &messages);
+        }
+    }
+}
+
+criterion_group!(benches, default, direct, fanout, topic, headers, consistent_hash);
 criterion_main!(benches);

@@ -2,13 +2,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use crate::digest::Digest;
 use crate::name::Name;
 use crate::routing::Link;
 use crate::targets::Slot;
 use crate::value::Arguments;
+
+/// What a queue is to this crate: a cheap handle, as a shared pointer is, with a name.
+pub trait Destination: Clone + Eq + Hash {
+    /// Its name, from which kinds that spread messages know it again when the broker has been restarted.
+    fn name(&self) -> &[u8];
+}
+
+impl Destination for &str {
+    fn name(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl Destination for Arc<str> {
+    fn name(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
 
 /// Where a binding leads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +37,17 @@ pub enum Target<D> {
     Queue(D),
     /// Another exchange of the vhost.
     Exchange(Name),
+}
+
+impl<D: Destination> Target<D> {
+    /// A number that is the target's in every run of the broker.
+    pub(crate) fn identity(&self) -> u64 {
+        let (sort, name) = match self {
+            Self::Queue(queue) => (b"q", queue.name()),
+            Self::Exchange(name) => (b"e", name.as_bytes()),
+        };
+        Digest::default().with(sort).with(name).number()
+    }
 }
 
 /// A binding. All four fields together are its identity.
@@ -54,7 +85,7 @@ pub(crate) struct Kept<D> {
     pub(crate) binding: Binding<D>,
 }
 
-impl<D> Bindings<D> {
+impl<D: Destination> Bindings<D> {
     /// The binding from `source` that is this link.
     pub(crate) fn find(&self, source: Slot, link: Link<'_>) -> Option<BindingId> {
         let hash = self.hash(source, link);
@@ -130,11 +161,12 @@ impl<D> Default for Bindings<D> {
     }
 }
 
-impl<D> Kept<D> {
+impl<D: Destination> Kept<D> {
     /// The binding as its source's kind sees it.
     pub(crate) fn link(&self) -> Link<'_> {
         Link {
             target: self.target,
+            identity: self.binding.target.identity(),
             routing_key: &self.binding.routing_key,
             arguments: &self.binding.arguments,
         }

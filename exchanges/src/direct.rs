@@ -26,8 +26,9 @@ impl Routing for Direct {
     }
 
     fn visit(&self, envelope: &Envelope<'_>, _: &mut Scratch, found: &mut Found<'_>) {
-        let Some(targets) = self.keys.get(envelope.routing_key) else { return };
-        targets.iter().for_each(|target| found.add(target));
+        for targets in envelope.keys().filter_map(|key| self.keys.get(key)) {
+            targets.iter().for_each(|target| found.add(target));
+        }
     }
 
     fn is_empty(&self) -> bool {

@@ -1,16 +1,14 @@
 //! The exchanges of one vhost, the bindings between them and to queues, and the way of a message.
 
-use std::hash::Hash;
-
 use hashbrown::HashMap;
 
-use crate::binding::{Binding, BindingId, Bindings, Kept, Target};
+use crate::binding::{Binding, BindingId, Bindings, Destination, Kept, Target};
 use crate::error::Error;
 use crate::exchange::{Declaration, Exchange};
 use crate::kind::Kind;
 use crate::matches::{Found, Matches};
 use crate::name::{NAME_BYTES_MAX, Name};
-use crate::routing::{Envelope, Link, Routing};
+use crate::routing::{Envelope, Link, Proposal, Routing};
 use crate::slab::Slab;
 use crate::targets::Slot;
 use crate::value::Arguments;
@@ -25,11 +23,6 @@ const PREDECLARED: &[(&str, &str, bool)] = &[
     ("amq.match", "headers", false),
     ("amq.rabbitmq.trace", "topic", true),
 ];
-
-/// What a queue is to this crate: a cheap handle, as a shared pointer is.
-pub trait Destination: Clone + Eq + Hash {}
-
-impl<T: Clone + Eq + Hash> Destination for T {}
 
 /// All exchanges and bindings of a vhost.
 ///
@@ -172,10 +165,11 @@ impl<D: Destination> Exchanges<D> {
         if let Target::Exchange(name) = target {
             self.bindable(name)?;
         }
-        self.node(from).routing.check(routing_key, arguments)?;
+        let to_queue = matches!(target, Target::Queue(_));
+        self.node(from).routing.check(Proposal { to_queue, routing_key, arguments })?;
 
         let to = self.slot_for(target)?;
-        let link = Link { target: to, routing_key, arguments };
+        let link = Link { target: to, identity: target.identity(), routing_key, arguments };
         if self.bindings.find(from, link).is_some() {
             return Ok(false);
         }
@@ -206,7 +200,7 @@ impl<D: Destination> Exchanges<D> {
             Target::Queue(queue) => self.queues.get(queue).copied(),
         };
         let mut removed = Removed::default();
-        let link = |target| Link { target, routing_key, arguments };
+        let link = |to| Link { target: to, identity: target.identity(), routing_key, arguments };
         let Some(id) = to.and_then(|to| self.bindings.find(from, link(to))) else {
             return Ok(removed);
         };
@@ -308,16 +302,13 @@ impl<D: Destination> Exchanges<D> {
 
     /// Takes a message through one exchange.
     fn pass(&self, slot: Slot, node: &Node, envelope: &Envelope<'_>, matches: &mut Matches<D>) {
-        matches.is_by_headers |= node.routing.looks_at_headers();
+        matches.is_by_keys &= node.routing.is_by_keys();
         let mut found = Found::new(&mut matches.reached);
-        let keys = std::iter::once(&envelope.routing_key).chain(envelope.copies);
-        for &routing_key in keys {
-            if slot == self.default {
-                self.named.get(routing_key).into_iter().for_each(|&queue| found.add(queue));
-                continue;
-            }
-            let envelope = Envelope { routing_key, ..*envelope };
-            node.routing.visit(&envelope, &mut matches.scratch, &mut found);
+        if slot == self.default {
+            let queues = envelope.keys().filter_map(|key| self.named.get(key));
+            queues.for_each(|&queue| found.add(queue));
+        } else {
+            node.routing.visit(envelope, &mut matches.scratch, &mut found);
         }
         if found.any() {
             return;
@@ -454,13 +445,15 @@ impl<D> Default for Removed<D> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
     use crate::exchange::ALTERNATE;
     use crate::fixture::table;
-    use crate::routing::NoHeaders;
+    use crate::routing::NoProperties;
     use crate::value::Value;
 
     type Graph = Exchanges<&'static str>;
@@ -825,12 +818,68 @@ mod tests {
         bind(&mut graph, "x", queue("q"), "carbon");
         bind(&mut graph, "spare", queue("spare"), "");
         let copies: &[&[u8]] = &[b"carbon", b"blind"];
-        let envelope = Envelope { routing_key: b"none", copies, headers: &NoHeaders };
+        let envelope = Envelope { routing_key: b"none", copies, properties: &NoProperties };
         let mut matches = Matches::new();
 
         graph.route(b"x", &envelope, &mut matches).unwrap();
 
         assert_eq!(matches.queues(), ["q"]);
+    }
+
+    #[test]
+    fn a_message_with_copies_still_goes_to_one_target_where_one_is_picked() {
+        for name in ["x-consistent-hash", "x-modulus-hash", "x-random"] {
+            let mut graph = graph(&[("x", name)]);
+            ["q1", "q2", "q3", "q4"].into_iter().for_each(|name| bind(&mut graph, "x", queue(name), "1"));
+            let copies: &[&[u8]] = &[b"a", b"b", b"c", b"d", b"e", b"f"];
+            let envelope = Envelope { copies, ..Envelope::keyed(b"k") };
+            let mut matches = Matches::new();
+
+            graph.route(b"x", &envelope, &mut matches).unwrap();
+
+            assert_eq!(matches.queues().len(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn hashed_keys_go_to_the_same_names_in_every_run() {
+        let names = ["q1", "q2", "q3", "q4", "q5"];
+        for name in ["x-consistent-hash", "x-modulus-hash"] {
+            let mut one = graph(&[("x", name), ("y", "fanout")]);
+            bind(&mut one, "x", exchange("y"), "2");
+            bind(&mut one, "y", queue("behind"), "");
+            names.into_iter().for_each(|name| bind(&mut one, "x", queue(name), "2"));
+            let mut other = graph(&[("y", "fanout"), ("other", "fanout"), ("x", name)]);
+            names.into_iter().rev().for_each(|name| bind(&mut other, "x", queue(name), "2"));
+            bind(&mut other, "y", queue("behind"), "");
+            bind(&mut other, "x", exchange("y"), "2");
+
+            let reached = |graph: &Graph| -> Vec<_> {
+                (0..100).map(|key| reached(graph, "x", &key.to_string())).collect()
+            };
+
+            assert_eq!(reached(&one), reached(&other), "{name}");
+            assert!(reached(&one).contains(&vec!["behind"]), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_route_is_by_keys_if_every_exchange_on_it_is() {
+        let mut graph = graph(&[("x", "topic"), ("random", "x-random")]);
+        declare(&mut graph, "spare", with_alternate("direct", "random"));
+        bind(&mut graph, "x", exchange("random"), "lucky");
+        let is_by_keys = |exchange: &str, key: &str| {
+            let mut matches = Matches::new();
+            graph.route(exchange.as_bytes(), &Envelope::keyed(key.as_bytes()), &mut matches).unwrap();
+            matches.is_by_keys()
+        };
+
+        assert!(is_by_keys("", "k"));
+        assert!(is_by_keys("x", "k"));
+        assert!(!is_by_keys("x", "lucky"));
+        assert!(!is_by_keys("random", "k"));
+        assert!(!is_by_keys("spare", "k"));
+        assert!(!is_by_keys("amq.headers", "k"));
     }
 
     #[test]
@@ -930,11 +979,11 @@ mod tests {
 
     #[test]
     fn a_wide_fanout_reaches_every_queue_once() {
-        let mut graph = Exchanges::<u32>::new();
+        let mut graph = Exchanges::<Arc<str>>::new();
         let none = Arguments::default();
         for source in [b"amq.fanout".as_slice(), b"amq.topic"] {
             for queue in 0..20_000 {
-                graph.bind(source, &Target::Queue(queue), b"#", &none).unwrap();
+                graph.bind(source, &Target::Queue(queue.to_string().into()), b"#", &none).unwrap();
             }
         }
         graph.bind(b"amq.topic", &Target::Exchange("amq.fanout".into()), b"a", &none).unwrap();

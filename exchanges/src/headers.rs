@@ -1,11 +1,13 @@
 //! The headers exchange: a binding wants the messages whose headers have what its arguments say.
 
+use std::collections::BTreeSet;
+
 use hashbrown::{HashMap, HashSet};
 
 use crate::error::Error;
 use crate::marks::Marks;
 use crate::matches::{Found, Scratch};
-use crate::routing::{Envelope, Link, Routing};
+use crate::routing::{Envelope, Link, Proposal, Routing};
 use crate::slab::Slab;
 use crate::targets::{Slot, Targets};
 use crate::value::{Arguments, Value};
@@ -16,14 +18,16 @@ const MATCH: &[u8] = b"x-match";
 ///
 /// Nothing scans the bindings. Each header of a message looks up the rules that ask for exactly it,
 /// and a rule matches when it has been met as often as it needs: once for `any`, by each of its
-/// conditions for `all`.
+/// conditions for `all`. Only the rules of `none`, which match unless they are met, are gone through.
 #[derive(Debug, Default)]
 pub(crate) struct HeaderMatch {
-    /// Targets of `all` bindings without conditions: they want everything.
+    /// Targets of `all` and `none` bindings without conditions: they want everything.
     always: Targets,
     /// Bindings of `any` without conditions: they want nothing, and are only counted.
     never: usize,
     rules: Slab<Rule>,
+    /// The rules that are not to be met.
+    unmet: BTreeSet<u32>,
     known: HashMap<(Slot, Arguments), u32>,
     names: HashMap<Box<[u8]>, u32>,
     tests: Slab<Test>,
@@ -33,6 +37,7 @@ pub(crate) struct HeaderMatch {
 #[derive(Debug)]
 struct Rule {
     target: Slot,
+    /// How many conditions must hold; 0 if none may.
     needed: u32,
     bindings: u32,
 }
@@ -56,15 +61,16 @@ pub(crate) struct Tally {
 enum Mode {
     All,
     Any,
+    None,
 }
 
 impl Routing for HeaderMatch {
-    fn looks_at_headers(&self) -> bool {
-        true
+    fn is_by_keys(&self) -> bool {
+        false
     }
 
-    fn check(&self, _: &[u8], arguments: &Arguments) -> Result<(), Error> {
-        let reason = match arguments.get(MATCH) {
+    fn check(&self, proposal: Proposal<'_>) -> Result<(), Error> {
+        let reason = match proposal.arguments.get(MATCH) {
             None => return Ok(()),
             Some(Value::Bytes(mode)) if mode_of(mode).is_some() => return Ok(()),
             Some(mode @ Value::Bytes(_)) => {
@@ -78,14 +84,13 @@ impl Routing for HeaderMatch {
     }
 
     fn bind(&mut self, link: Link<'_>) {
-        let (mode, needed) = demands(link.arguments);
-        if needed == 0 {
-            match mode {
-                Mode::All => self.always.add(link.target),
-                Mode::Any => self.never += 1,
+        let Some(needed) = needed(link.arguments) else {
+            match mode(link.arguments) {
+                (Mode::Any, _) => self.never += 1,
+                (Mode::All | Mode::None, _) => self.always.add(link.target),
             }
             return;
-        }
+        };
 
         let identity = (link.target, link.arguments.clone());
         if let Some(&rule) = self.known.get(&identity) {
@@ -94,17 +99,19 @@ impl Routing for HeaderMatch {
         }
         let rule = self.rules.insert(Rule { target: link.target, needed, bindings: 1 });
         self.known.insert(identity, rule);
+        if needed == 0 {
+            self.unmet.insert(rule);
+        }
         for (name, value) in conditions(link.arguments) {
             self.test_mut(name).rules_mut(value).insert(rule);
         }
     }
 
     fn unbind(&mut self, link: Link<'_>) {
-        let (mode, needed) = demands(link.arguments);
-        if needed == 0 {
-            match mode {
-                Mode::All => self.always.remove(link.target),
-                Mode::Any => self.never -= 1,
+        if needed(link.arguments).is_none() {
+            match mode(link.arguments) {
+                (Mode::Any, _) => self.never -= 1,
+                (Mode::All | Mode::None, _) => self.always.remove(link.target),
             }
             return;
         }
@@ -116,6 +123,7 @@ impl Routing for HeaderMatch {
             return;
         }
         self.known.remove(&identity);
+        self.unmet.remove(&rule);
         self.rules.remove(rule);
         for (name, value) in conditions(link.arguments) {
             self.forget(name, value, rule);
@@ -131,7 +139,7 @@ impl Routing for HeaderMatch {
         let tally = &mut scratch.headers;
         tally.seen.clear();
         tally.touched.clear();
-        envelope.headers.visit(&mut |name, value| {
+        envelope.properties.headers(&mut |name, value| {
             let Some(&number) = self.names.get(name) else { return };
             // A name that comes twice must not count twice.
             if !tally.seen.mark(number) {
@@ -146,6 +154,9 @@ impl Routing for HeaderMatch {
                 }
             }
         });
+        for &rule in self.unmet.iter().filter(|rule| !tally.touched.has(**rule)) {
+            found.add(self.rules[rule].target);
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -212,6 +223,7 @@ fn mode_of(name: &[u8]) -> Option<(Mode, bool)> {
         b"any" => Some((Mode::Any, false)),
         b"all-with-x" => Some((Mode::All, true)),
         b"any-with-x" => Some((Mode::Any, true)),
+        b"none" | b"not-any" => Some((Mode::None, false)),
         _ => None,
     }
 }
@@ -221,7 +233,7 @@ fn mode(arguments: &Arguments) -> (Mode, bool) {
     named.unwrap_or((Mode::All, false))
 }
 
-/// What a message must have: names and values.
+/// What a message must have, or must not: names and values.
 fn conditions(arguments: &Arguments) -> impl Iterator<Item = (&[u8], &Value<'static>)> {
     let (_, with_x) = mode(arguments);
     arguments.iter().filter(move |(name, _)| {
@@ -230,14 +242,16 @@ fn conditions(arguments: &Arguments) -> impl Iterator<Item = (&[u8], &Value<'sta
     })
 }
 
-/// The mode, and how many conditions must hold; none only if there are none.
-fn demands(arguments: &Arguments) -> (Mode, u32) {
+/// How many conditions must hold; nothing if there are none.
+fn needed(arguments: &Arguments) -> Option<u32> {
     let (mode, _) = mode(arguments);
     let count = u32::try_from(conditions(arguments).count()).expect("a table fits in a frame");
-    match mode {
-        Mode::All => (mode, count),
-        Mode::Any => (mode, count.min(1)),
-    }
+    let needed = match mode {
+        Mode::All => count,
+        Mode::Any => 1,
+        Mode::None => 0,
+    };
+    (count > 0).then_some(needed)
 }
 
 #[cfg(test)]
@@ -247,7 +261,7 @@ mod tests {
 
     use super::*;
     use crate::fixture::{Bench, table};
-    use crate::routing::Headers;
+    use crate::routing::{Properties, Property};
     use crate::value::Table;
 
     fn check(binding: &[(&'static str, Value<'static>)], message: Table<'_>, expected: bool) {
@@ -322,8 +336,11 @@ mod tests {
 
     #[test]
     fn an_unknown_match_mode_is_refused_in_rabbitmqs_words() {
-        let routing = HeaderMatch::default();
-        let reason = |value| match routing.check(b"", &table(&[("x-match", value)])) {
+        let reason = |value| match Bench::new(HeaderMatch::default()).bind_with(
+            1,
+            "",
+            &table(&[("x-match", value)]),
+        ) {
             Err(Error::Invalid { reason }) => reason,
             other => panic!("{other:?}"),
         };
@@ -338,10 +355,14 @@ mod tests {
     #[test]
     fn a_header_that_comes_twice_counts_once() {
         struct Twice;
-        impl Headers for Twice {
-            fn visit(&self, see: &mut dyn FnMut(&[u8], &Value<'_>)) {
+        impl Properties for Twice {
+            fn headers(&self, see: &mut dyn FnMut(&[u8], &Value<'_>)) {
                 see(b"a", &Value::Int(1));
                 see(b"a", &Value::Int(1));
+            }
+
+            fn property(&self, _: Property) -> Option<Value<'_>> {
+                None
             }
         }
         let mut bench = Bench::new(HeaderMatch::default());
@@ -372,7 +393,11 @@ mod tests {
         let holds = |(name, wanted): (&[u8], &Value<'static>)| {
             message.get(name).is_some_and(|value| *wanted == Value::Void || wanted == value)
         };
-        if mode.starts_with(b"all") { conditions.all(holds) } else { conditions.any(holds) }
+        match mode {
+            b"all" | b"all-with-x" => conditions.all(holds),
+            b"any" | b"any-with-x" => conditions.any(holds),
+            _ => !conditions.any(holds),
+        }
     }
 
     fn entries() -> impl Strategy<Value = Arguments> {
@@ -388,8 +413,8 @@ mod tests {
     }
 
     fn bindings() -> impl Strategy<Value = Arguments> {
-        let modes = [None, Some("all"), Some("any"), Some("all-with-x"), Some("any-with-x")];
-        (entries(), prop::sample::select(modes.to_vec())).prop_map(|(entries, mode)| {
+        let modes = ["all", "any", "all-with-x", "any-with-x", "none", "not-any"].map(Some);
+        (entries(), prop::sample::select([modes.as_slice(), &[None]].concat())).prop_map(|(entries, mode)| {
             let mode = mode.map(|mode| (MATCH, Value::text(mode)));
             let entries = entries.iter().map(|(name, value)| (name.to_vec(), value.clone()));
             entries.chain(mode.map(|(name, value)| (name.to_vec(), value))).collect()
@@ -422,6 +447,11 @@ mod tests {
                     .collect();
                 prop_assert_eq!(bench.matches_with("", message), expected, "{:?}", message);
             }
+
+            for (target, arguments) in (0..).zip(&bindings).filter(|(target, _)| !gone[*target as usize]) {
+                bench.unbind_with(target, "", arguments);
+            }
+            prop_assert!(bench.routing.is_empty() && bench.routing.unmet.is_empty());
         }
     }
 }

@@ -27,17 +27,27 @@ mod binding;
 mod exchange;
 mod kind;
 
+mod consistent_hash;
+mod deduplication;
+mod delayed;
 mod direct;
 mod fanout;
 mod headers;
+mod modulus;
+mod random;
+mod recent_history;
 mod topic;
+mod watched;
 
 mod matches;
 mod routing;
 
+mod arguments;
+mod digest;
 mod error;
 mod marks;
 mod name;
+mod shares;
 mod slab;
 mod targets;
 mod value;
@@ -45,12 +55,14 @@ mod value;
 #[cfg(test)]
 mod fixture;
 
-pub use binding::{Binding, Target};
+pub use binding::{Binding, Destination, Target};
+pub use deduplication::Deduplication;
 pub use error::Error;
 pub use exchange::{Declaration, Exchange};
-pub use graph::{Declared, Destination, Exchanges, Removed};
+pub use graph::{Declared, Exchanges, Removed};
 pub use kind::{KINDS, Kind};
 pub use matches::Matches;
 pub use name::{NAME_BYTES_MAX, Name};
-pub use routing::{Envelope, Headers, NoHeaders};
+pub use recent_history::history_length;
+pub use routing::{Envelope, NoProperties, Properties, Property};
 pub use value::{Arguments, Table, Value};

@@ -26,6 +26,13 @@ impl Marks {
         true
     }
 
+    /// Whether `number` is marked.
+    #[inline]
+    pub(crate) fn has(&self, number: u32) -> bool {
+        let word = self.bits.get((number / 64) as usize);
+        word.is_some_and(|word| word & (1 << (number % 64)) != 0)
+    }
+
     /// The numbers in the order they were marked.
     #[inline]
     pub(crate) fn list(&self) -> &[u32] {
@@ -54,9 +61,10 @@ mod tests {
         assert!(marks.mark(3));
         assert!(!marks.mark(700));
         assert_eq!(marks.list(), [700, 3]);
+        assert!(marks.has(3) && !marks.has(4) && !marks.has(70_000));
 
         marks.clear();
-        assert!(marks.list().is_empty());
+        assert!(marks.list().is_empty() && !marks.has(3));
         assert!(marks.mark(3));
     }
 }

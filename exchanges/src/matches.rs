@@ -14,7 +14,7 @@ pub struct Matches<D> {
     /// Queues and exchanges reached so far, in that order: the walk's list of work as well.
     pub(crate) reached: Marks,
     pub(crate) scratch: Scratch,
-    pub(crate) is_by_headers: bool,
+    pub(crate) is_by_keys: bool,
 }
 
 /// Where kinds write things down while they match, kept from message to message.
@@ -34,12 +34,7 @@ pub(crate) struct Found<'a> {
 impl<D> Matches<D> {
     /// No matches yet, and no memory.
     pub fn new() -> Self {
-        Self {
-            queues: Vec::new(),
-            reached: Marks::default(),
-            scratch: Scratch::default(),
-            is_by_headers: false,
-        }
+        Self { queues: Vec::new(), reached: Marks::default(), scratch: Scratch::default(), is_by_keys: true }
     }
 
     /// The queues reached, each once.
@@ -47,9 +42,10 @@ impl<D> Matches<D> {
         &self.queues
     }
 
-    /// Whether headers had a say: a message with the same key and other headers may reach others.
-    pub fn is_by_headers(&self) -> bool {
-        self.is_by_headers
+    /// Whether the keys alone decided: every message with the same keys reaches the same queues, until
+    /// something is declared, bound or deleted, and nobody has to see it on its way.
+    pub fn is_by_keys(&self) -> bool {
+        self.is_by_keys
     }
 
     /// Whether the message reached no queue.
@@ -71,7 +67,7 @@ impl<D> Matches<D> {
     pub fn clear(&mut self) {
         self.queues.clear();
         self.reached.clear();
-        self.is_by_headers = false;
+        self.is_by_keys = true;
     }
 }
 

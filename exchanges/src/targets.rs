@@ -1,5 +1,7 @@
 //! The targets of bindings that say the same thing, each counted.
 
+use crate::routing::Link;
+
 /// The small number that stands for a queue or an exchange inside one [`Exchanges`](crate::Exchanges).
 ///
 /// Kinds keep and report slots, so they are the same code whatever a queue is to the broker, and the
@@ -47,6 +49,44 @@ impl Targets {
 
     fn position(&self, slot: Slot) -> Result<usize, usize> {
         self.counted.binary_search_by_key(&slot, |&(other, _)| other)
+    }
+}
+
+/// The targets of bindings in an order that is the same in every run of the broker, whatever the order in
+/// which they were bound. Of a target bound twice there are two.
+#[derive(Debug, Default)]
+pub(crate) struct Ranks {
+    // Sorted by identity.
+    ranked: Vec<(u64, Slot)>,
+}
+
+impl Ranks {
+    /// Adds the target of a binding.
+    pub(crate) fn add(&mut self, link: Link<'_>) {
+        let rank = (link.identity, link.target);
+        let place = self.ranked.partition_point(|other| *other < rank);
+        self.ranked.insert(place, rank);
+    }
+
+    /// Takes the target of a binding away, once.
+    pub(crate) fn remove(&mut self, link: Link<'_>) {
+        let place = self.ranked.binary_search(&(link.identity, link.target));
+        self.ranked.remove(place.expect("only what was bound is unbound"));
+    }
+
+    /// How many bindings there are.
+    pub(crate) fn len(&self) -> usize {
+        self.ranked.len()
+    }
+
+    /// Whether no binding is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranked.is_empty()
+    }
+
+    /// The target at a place in the order.
+    pub(crate) fn at(&self, place: usize) -> Slot {
+        self.ranked[place].1
     }
 }
 

@@ -92,12 +92,24 @@ impl Routing for Topic {
     }
 
     fn visit(&self, envelope: &Envelope<'_>, scratch: &mut Scratch, found: &mut Found<'_>) {
-        let walk = &mut scratch.topic;
+        for key in envelope.keys() {
+            self.walk(key, &mut scratch.topic, found);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.nodes[self.root].is_bare()
+    }
+}
+
+impl Topic {
+    /// Takes one key through the tree.
+    fn walk(&self, key: &[u8], walk: &mut Walk, found: &mut Found<'_>) {
         walk.next.clear();
         walk.many.clear();
 
         self.arrive(self.root, walk, found);
-        for word in words(envelope.routing_key) {
+        for word in words(key) {
             std::mem::swap(&mut walk.here, &mut walk.next);
             walk.next.clear();
             let number = self.words.get(word).map(|word| word.number);
@@ -116,12 +128,6 @@ impl Routing for Topic {
         }
     }
 
-    fn is_empty(&self) -> bool {
-        self.nodes[self.root].is_bare()
-    }
-}
-
-impl Topic {
     /// Takes one word from `node` to all children that accept it.
     #[inline]
     fn advance(&self, node: u32, word: Option<u32>, walk: &mut Walk, found: &mut Found<'_>) {

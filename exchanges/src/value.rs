@@ -1,7 +1,7 @@
 //! Values of headers and arguments, compared by what they mean rather than by how they were sent.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::hash::{Hash, Hasher};
 
 /// A field value (section 4.2.5.5). Borrows its bytes where it can, so that a message's headers are
@@ -146,7 +146,7 @@ impl fmt::Display for Value<'_> {
             Self::Int(value) => write!(f, "{value}"),
             Self::Uint(value) | Self::Timestamp(value) => write!(f, "{value}"),
             Self::Float(value) => write!(f, "{value:?}"),
-            Self::Bytes(value) => write!(f, "<<{:?}>>", String::from_utf8_lossy(value)),
+            Self::Bytes(value) => print_binary(value, f),
             Self::Decimal(scale, digits) => write!(f, "{{{scale},{digits}}}"),
             Self::Array(values) => {
                 f.write_str("[")?;
@@ -160,8 +160,10 @@ impl fmt::Display for Value<'_> {
                 f.write_str("[")?;
                 for (place, (name, value)) in table.iter().enumerate() {
                     let comma = if place == 0 { "" } else { "," };
-                    let name = String::from_utf8_lossy(name);
-                    write!(f, "{comma}{{<<{name:?}>>,{},{value}}}", value.type_name())?;
+                    f.write_str(comma)?;
+                    f.write_str("{")?;
+                    print_binary(name, f)?;
+                    write!(f, ",{},{value}}}", value.type_name())?;
                 }
                 f.write_str("]")
             }
@@ -213,6 +215,37 @@ impl<'a, N: Into<Cow<'a, [u8]>>> FromIterator<(N, Value<'a>)> for Table<'a> {
         entries.dedup_by(|(later, _), (first, _)| later == first);
         Self { entries }
     }
+}
+
+/// A binary as Erlang prints it: as text if every byte is a character of Latin 1 that can be seen, else as
+/// numbers.
+fn print_binary(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let is_seen = |byte: &u8| matches!(byte, 8..=13 | 27 | 32..=126 | 160..=255);
+    if bytes.is_empty() {
+        return f.write_str("<<>>");
+    }
+    if !bytes.iter().all(is_seen) {
+        for (place, byte) in bytes.iter().enumerate() {
+            write!(f, "{}{byte}", if place == 0 { "<<" } else { "," })?;
+        }
+        return f.write_str(">>");
+    }
+    f.write_str("<<\"")?;
+    for character in String::from_utf8_lossy(bytes).chars() {
+        match character {
+            '"' => f.write_str("\\\""),
+            '\\' => f.write_str("\\\\"),
+            '\x08' => f.write_str("\\b"),
+            '\t' => f.write_str("\\t"),
+            '\n' => f.write_str("\\n"),
+            '\x0b' => f.write_str("\\v"),
+            '\x0c' => f.write_str("\\f"),
+            '\r' => f.write_str("\\r"),
+            '\x1b' => f.write_str("\\e"),
+            other => f.write_char(other),
+        }?;
+    }
+    f.write_str("\">>")
 }
 
 fn float_bits(value: f64) -> u64 {
@@ -272,6 +305,9 @@ mod tests {
         let list = Value::Array(vec![Value::text("a"), Value::Int(1)]);
 
         assert_eq!(Value::text("most").to_string(), r#"<<"most">>"#);
+        assert_eq!(Value::text("").to_string(), "<<>>");
+        assert_eq!(Value::text("it's \"é\"\\\n\x1b").to_string(), r#"<<"it's \"é\"\\\n\e">>"#);
+        assert_eq!(Value::text("ł\x7f").to_string(), "<<197,130,127>>");
         assert_eq!(list.to_string(), r#"[{longstr,<<"a">>},{signedint,1}]"#);
     }
 }

@@ -149,7 +149,7 @@ impl Channel {
         let generation = context.vhost.generation();
         let outcome = self.route(context, &message, &mut matches);
         if outcome.is_ok() {
-            if is_plain && !matches.is_by_headers() && !is_direct_reply(&message) {
+            if is_plain && matches.is_by_keys() && !is_direct_reply(&message) {
                 let roads = self.roads.get_or_insert_default();
                 roads.learn(generation, message.parts.address(), matches.queues());
                 roads.learn_meaning(message.parts.properties(), Meaning { persistent, ttl_ms, priority });

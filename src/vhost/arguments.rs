@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use amqp::{Properties, Table, Value};
 
+use crate::queue;
+
 /// Arguments of a declaration or binding, for the exchanges.
 pub fn to_exchanges(table: &Table) -> exchanges::Arguments {
     table.iter().map(|(name, value)| (name.as_bytes().to_vec(), owned(value))).collect()
@@ -57,18 +59,51 @@ fn from_value(value: &exchanges::Value<'_>) -> Value {
     }
 }
 
-/// The headers of a message, decoded only if an exchange looks at them.
-pub struct MessageHeaders<'a> {
-    /// Property flags and properties.
-    pub properties: &'a [u8],
+impl exchanges::Destination for queue::Handle {
+    fn name(&self) -> &[u8] {
+        queue::Handle::name(self).as_bytes()
+    }
 }
 
-impl exchanges::Headers for MessageHeaders<'_> {
-    fn visit(&self, see: &mut dyn FnMut(&[u8], &exchanges::Value<'_>)) {
-        let Ok(properties) = Properties::parse(self.properties) else { return };
+/// The property flags and properties of a message, decoded only if an exchange looks at them.
+pub struct MessageProperties<'a>(pub &'a [u8]);
+
+impl exchanges::Properties for MessageProperties<'_> {
+    fn headers(&self, see: &mut dyn FnMut(&[u8], &exchanges::Value<'_>)) {
+        let Ok(properties) = Properties::parse(self.0) else { return };
         let table = properties.header_table();
         for (name, value) in table.iter() {
             see(name.as_bytes(), &borrowed(value));
         }
+    }
+
+    fn property(&self, property: exchanges::Property) -> Option<exchanges::Value<'_>> {
+        let properties = Properties::parse(self.0).ok()?;
+        let text = |text| exchanges::Value::Bytes(Cow::Borrowed(text));
+        match property {
+            exchanges::Property::MessageId => properties.message_id.map(text),
+            exchanges::Property::CorrelationId => properties.correlation_id.map(text),
+            exchanges::Property::Timestamp => properties.timestamp.map(exchanges::Value::Timestamp),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use exchanges::Properties as _;
+    use exchanges::Property::{CorrelationId, MessageId, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn properties_are_found_in_what_a_message_came_with() {
+        let bytes =
+            Properties { message_id: Some(b"id"), timestamp: Some(7), ..Properties::default() }.encode();
+        let properties = MessageProperties(&bytes);
+
+        assert_eq!(properties.property(MessageId), Some(exchanges::Value::text("id")));
+        assert_eq!(properties.property(Timestamp), Some(exchanges::Value::Timestamp(7)));
+        assert_eq!(properties.property(CorrelationId), None);
+        assert_eq!(MessageProperties(b"").property(MessageId), None);
     }
 }

@@ -28,7 +28,7 @@ use crate::delivery::ConnectionId;
 use crate::error::{Error, Mismatch, Resource, What};
 use crate::message::Message;
 use crate::queue::{self, Arguments, Dead, Declaration, DeleteIf, Kept, Surroundings};
-use arguments::{MessageHeaders, from_exchanges, to_exchanges};
+use arguments::{MessageProperties, from_exchanges, to_exchanges};
 use definitions::Definition;
 use policy::{Policies, Policy};
 pub use reply_to::{REPLY_TO, Requester, Requesters, is_reply_name};
@@ -559,9 +559,9 @@ impl Vhost {
         let Some((exchange, routing_key)) = amqp::method::split_address(message.parts.address()) else {
             return false;
         };
-        let headers = MessageHeaders { properties: message.parts.properties() };
+        let properties = MessageProperties(message.parts.properties());
         let copies: SmallVec<[&[u8]; 4]> = message.copies.iter().flatten().map(|key| &**key).collect();
-        let envelope = Envelope { copies: &copies, ..Envelope::new(routing_key.as_bytes(), &headers) };
+        let envelope = Envelope { copies: &copies, ..Envelope::new(routing_key.as_bytes(), &properties) };
         self.read().exchanges.route(exchange.as_bytes(), &envelope, matches).is_ok()
     }
 

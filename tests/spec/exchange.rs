@@ -39,7 +39,7 @@ fn an_unknown_type_is_an_error_of_the_connection() {
 
     check("nonsense", "COMMAND_INVALID - unknown exchange type 'nonsense'");
     check("Direct", "COMMAND_INVALID - unknown exchange type 'Direct'");
-    check("x-delayed-message", "COMMAND_INVALID - unknown exchange type 'x-delayed-message'");
+    check("x-nonsense", "COMMAND_INVALID - unknown exchange type 'x-nonsense'");
     check("", "COMMAND_INVALID - invalid exchange type ''");
 }
 
@@ -484,7 +484,14 @@ fn a_headers_exchange_matches_headers() {
     check(&[("x-match", text("all")), ("x-a", one.clone()), ("b", x.clone())], &[("b", x.clone())], true);
     check(&[("x-match", text("all-with-x")), ("x-a", one.clone())], &[("x-a", Value::Int(2))], false);
     check(&[("x-match", text("all-with-x")), ("x-a", one.clone())], &[("x-a", one.clone())], true);
-    check(&[("x-match", text("any-with-x")), ("x-a", one.clone())], &[("x-a", one)], true);
+    check(&[("x-match", text("any-with-x")), ("x-a", one.clone())], &[("x-a", one.clone())], true);
+    for mode in ["none", "not-any"] {
+        let none = [("x-match", text(mode)), ("a", one.clone()), ("b", x.clone())];
+        check(&none, &[], true);
+        check(&none, &[("a", Value::Int(2)), ("c", one.clone())], true);
+        check(&none, &[("a", Value::Int(2)), ("b", x.clone())], false);
+        check(&[("x-match", text(mode)), ("x-a", one.clone())], &[("x-a", one.clone())], true);
+    }
 }
 
 #[test]
@@ -610,6 +617,392 @@ fn cc_and_bcc_are_more_keys_and_bcc_is_not_shown() {
         let shown = amqp::Properties::parse(&got.properties).unwrap().header_table();
         assert_eq!(got.routing_key(), "to");
         assert_eq!(shown, Table::from_iter([("CC", keys("cc")), ("z", Value::Int(1))]));
+    }
+}
+
+// Exchanges that pick one ----------------------------------------------------------------------------
+
+/// An exchange of that kind.
+fn declare_with(client: &mut Client, name: &str, kind: &str, table: &[(&str, Value)]) {
+    let arguments = (&Table::from_iter(table.iter().cloned())).into();
+    client.declare_exchange(exchange::Declare { arguments, ..named(name, kind) });
+}
+
+/// Declares an exchange of that kind, and expects to be refused.
+#[track_caller]
+fn check_refused(client: &mut Client, kind: &str, table: &[(&str, Value)], text: &str) {
+    let arguments = (&Table::from_iter(table.iter().cloned())).into();
+    client.send(exchange::Declare { arguments, ..named("refused", kind) });
+    client.expect_error(ReplyCode::PreconditionFailed, &format!("PRECONDITION_FAILED - {text}"));
+}
+
+/// Binds a queue, and expects to be refused.
+#[track_caller]
+fn check_unbindable(client: &mut Client, exchange: &str, routing_key: &str, text: &str) {
+    client.send(queue::Bind {
+        queue: "q".into(),
+        exchange: exchange.into(),
+        routing_key: routing_key.into(),
+        ..Default::default()
+    });
+    client.expect_error(ReplyCode::PreconditionFailed, &format!("PRECONDITION_FAILED - {text}"));
+}
+
+/// Publishes so many messages, each with a key and a body that is its number; what each queue got.
+fn shared_out(client: &mut Client, exchange: &str, queues: &[&str], messages: usize) -> Vec<Vec<String>> {
+    (0..messages).for_each(|number| client.publish(exchange, &number.to_string(), number.to_string()));
+    queues.iter().map(|queue| client.drain(queue)).collect()
+}
+
+/// `message-id`, or `correlation-id` and nothing else.
+fn property(flags: [u8; 2], text: &str) -> Vec<u8> {
+    [flags.to_vec(), wire::short(text)].concat()
+}
+
+#[test]
+fn a_consistent_hash_exchange_shares_keys_out_by_weight_and_keeps_each_with_its_queue() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    for algorithm in ["jump", "ring"] {
+        declare_with(&mut client, algorithm, "x-consistent-hash", &[("x-algorithm", Value::text(algorithm))]);
+        for (queue, weight) in [("a", "10"), ("b", "20"), ("c", "30")] {
+            client.declare(queue);
+            client.bind(queue, algorithm, weight);
+        }
+
+        let first = shared_out(&mut client, algorithm, &["a", "b", "c"], 600);
+        let again = shared_out(&mut client, algorithm, &["a", "b", "c"], 600);
+
+        assert_eq!(first.iter().map(Vec::len).sum::<usize>(), 600);
+        for (queue, expected) in first.iter().zip([100, 200, 300]) {
+            assert!(queue.len().abs_diff(expected) < 60, "{algorithm}: {} of {expected}", queue.len());
+        }
+        assert_eq!(first, again);
+    }
+}
+
+#[test]
+fn a_consistent_hash_exchange_moves_only_the_keys_of_a_queue_that_comes_or_goes() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    client.exchange("x", "x-consistent-hash");
+    for queue in ["a", "b", "c"] {
+        client.declare(queue);
+        client.bind(queue, "x", "1");
+    }
+    let with_all = shared_out(&mut client, "x", &["a", "b", "c"], 300);
+
+    client.send(queue::Delete { queue: "b".into(), ..Default::default() });
+    client.expect(queue::DeleteOk { message_count: 0 });
+    let without = shared_out(&mut client, "x", &["a", "c"], 300);
+
+    for (with, without) in [(&with_all[0], &without[0]), (&with_all[2], &without[1])] {
+        assert!(with.iter().all(|key| without.contains(key)));
+    }
+    client.declare("b");
+    client.bind("b", "x", "1");
+    assert_eq!(shared_out(&mut client, "x", &["a", "b", "c"], 300), with_all);
+}
+
+#[test]
+fn a_consistent_hash_exchange_keeps_keys_with_their_queues_over_a_restart() {
+    let mut broker = Broker::start();
+    let mut client = broker.client();
+    let queues = ["d", "a", "e", "b", "c"];
+    client.declare_exchange(exchange::Declare { durable: true, ..named("x", "x-consistent-hash") });
+    for queue in queues {
+        client.declare_durable(queue);
+        client.bind(queue, "x", "3");
+    }
+    let before = shared_out(&mut client, "x", &queues, 200);
+
+    broker.restart();
+
+    assert_eq!(shared_out(&mut broker.client(), "x", &queues, 200), before);
+}
+
+#[test]
+fn a_consistent_hash_exchange_hashes_the_header_or_property_that_it_is_told() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    let header = |n: usize| wire::headers(&Table::from_iter([("session", Value::Int(n as i64))]));
+    let text = |text: &str| Value::text(text);
+    let mut check = |name: &str, value: &str, properties: &dyn Fn(usize) -> Vec<u8>| {
+        declare_with(&mut client, value, "x-consistent-hash", &[(name, text(value))]);
+        for queue in ["a", "b"] {
+            client.declare(queue);
+            client.bind(queue, value, "1");
+        }
+        let mut publish = |key: &str| -> [usize; 2] {
+            (0..60).for_each(|n| client.publish_with(value, key, &properties(n), "m"));
+            ["a", "b"].map(|queue| client.drain(queue).len())
+        };
+        let first = publish("one key");
+        assert!(first.iter().all(|&messages| messages > 10), "{name} {value}: {first:?}");
+        assert_eq!(publish("another key"), first);
+        client.send(exchange::Delete { exchange: value.into(), ..Default::default() });
+        client.expect(exchange::DeleteOk {});
+    };
+
+    check("hash-header", "session", &header);
+    check("x-hash-on", "session", &header);
+    check("hash-property", "message_id", &|n| property([0, 0x80], &n.to_string()));
+    check("hash-property", "correlation_id", &|n| property([0x04, 0], &n.to_string()));
+    check("hash-property", "timestamp", &|n| [&[0, 0x40][..], &(n as u64).to_be_bytes()].concat());
+}
+
+#[test]
+fn messages_without_what_is_hashed_all_go_to_one_queue() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    declare_with(&mut client, "x", "x-consistent-hash", &[("hash-header", Value::text("h"))]);
+    for queue in ["a", "b", "c"] {
+        client.declare(queue);
+        client.bind(queue, "x", "1");
+    }
+
+    let mut got: Vec<usize> =
+        shared_out(&mut client, "x", &["a", "b", "c"], 30).iter().map(Vec::len).collect();
+
+    got.sort_unstable();
+    assert_eq!(got, [0, 0, 30]);
+}
+
+#[test]
+fn a_consistent_hash_exchange_refuses_what_makes_no_sense() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    let text = |text: &str| Value::text(text);
+    client.declare("q");
+    client.exchange("x", "x-consistent-hash");
+    let mut check = |table: &[(&str, Value)], reason: &str| {
+        check_refused(&mut client, "x-consistent-hash", table, reason);
+    };
+    check(
+        &[("hash-header", text("h")), ("hash-property", text("message_id"))],
+        "hash-header and hash-property are mutually exclusive",
+    );
+    check(&[("hash-property", text("nonsense"))], "Unsupported property: nonsense");
+    check(
+        &[("hash-header", Value::Int(1))],
+        "Invalid hash-header field type signedint (value 1); expected longstr",
+    );
+    check(
+        &[("x-algorithm", text("dice"))],
+        "Invalid x-algorithm field value <<\"dice\">>; expected ring or jump",
+    );
+
+    let mut check = |key: &str, reason: &str| check_unbindable(&mut client, "x", key, reason);
+    check("", "The binding key must be an integer: <<>>");
+    check("a\"b", "The binding key must be an integer: <<\"a\\\"b\">>");
+    check("1.5", "The binding key must be an integer: <<\"1.5\">>");
+    check("ł", "The binding key must be an integer: <<197,130>>");
+    check("0", "The binding key must be greater than 0");
+    check("-1", "The binding key must be greater than 0");
+    check("4294967296", "The binding key must be at most 4294967295");
+}
+
+#[test]
+fn a_modulus_hash_exchange_sends_a_key_to_one_queue_always() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    client.exchange("x", "x-modulus-hash");
+    for queue in ["a", "b", "c"] {
+        client.declare(queue);
+        client.bind(queue, "x", "");
+    }
+
+    let first = shared_out(&mut client, "x", &["a", "b", "c"], 300);
+
+    assert_eq!(first.iter().map(Vec::len).sum::<usize>(), 300);
+    assert!(first.iter().all(|keys| keys.len() > 60));
+    assert_eq!(shared_out(&mut client, "x", &["a", "b", "c"], 300), first);
+}
+
+#[test]
+fn a_random_exchange_sends_each_message_to_one_queue_whatever_its_key() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    for (exchange, kind) in [("x", "x-random"), ("y", "x-local-random")] {
+        client.exchange(exchange, kind);
+        for queue in ["a", "b"] {
+            client.declare(queue);
+            client.bind(queue, exchange, "");
+        }
+
+        (0..300).for_each(|_| client.publish(exchange, "the same", "m"));
+        let got = ["a", "b"].map(|queue| client.drain(queue).len());
+
+        assert_eq!(got[0] + got[1], 300);
+        // Nine standard deviations.
+        assert!(got[0].abs_diff(150) < 78, "{kind}: {got:?}");
+    }
+}
+
+#[test]
+fn a_local_random_exchange_is_bound_to_queues_without_a_key() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    client.declare("q");
+    client.exchange("x", "x-local-random");
+    client.exchange("y", "fanout");
+
+    check_unbindable(&mut client, "x", "k", "Non empty binding 'k' key not permitted");
+    client.send(exchange::Bind { destination: "y".into(), source: "x".into(), ..Default::default() });
+
+    client.expect_error(ReplyCode::PreconditionFailed, "PRECONDITION_FAILED - Destination not found");
+}
+
+#[test]
+fn an_exchange_that_picks_one_passes_on_to_its_alternate_what_it_has_no_queue_for() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    client.declare("q");
+    for kind in ["x-consistent-hash", "x-modulus-hash", "x-random", "x-local-random"] {
+        declare_with(&mut client, kind, kind, &[("alternate-exchange", Value::text("amq.fanout"))]);
+    }
+    client.bind("q", "amq.fanout", "");
+
+    for kind in ["x-consistent-hash", "x-modulus-hash", "x-random", "x-local-random"] {
+        client.publish(kind, "k", kind);
+        assert_eq!(client.drain("q"), [kind]);
+    }
+}
+
+// Exchanges that the broker has more to do with ------------------------------------------------------
+
+#[test]
+fn a_recent_history_exchange_sends_everything_to_everyone() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    declare_with(&mut client, "x", "x-recent-history", &[("x-recent-history-length", Value::Int(5))]);
+    for queue in ["a", "b"] {
+        client.declare(queue);
+        client.bind(queue, "x", queue);
+    }
+
+    client.publish("x", "k", "m");
+
+    assert_eq!((client.drain("a"), client.drain("b")), (vec!["m".into()], vec!["m".into()]));
+}
+
+#[test]
+fn the_length_of_a_recent_history_is_a_whole_number_above_zero() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    let mut check = |value: Value, printed: &str| {
+        let text =
+            format!("Invalid argument {printed}, 'x-recent-history-length' must be a positive integer");
+        check_refused(&mut client, "x-recent-history", &[("x-recent-history-length", value)], &text);
+    };
+
+    check(Value::Int(0), "0");
+    check(Value::Int(-1), "-1");
+    check(Value::text("5"), "<<\"5\">>");
+    check(Value::Bool(true), "true");
+    check(Value::Void, "undefined");
+    check(Value::Array(vec![Value::Int(1)]), "[{signedint,1}]");
+    check(Value::Bytes(vec![255, 0]), "<<255,0>>");
+}
+
+#[test]
+fn a_delayed_message_exchange_routes_as_its_inner_type_does() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    client.declare("q");
+    declare_with(&mut client, "x", "x-delayed-message", &[("x-delayed-type", Value::text("topic"))]);
+    client.bind("q", "x", "a.*");
+    declare_with(
+        &mut client,
+        "y",
+        "x-delayed-message",
+        &[("x-delayed-type", Value::text("x-consistent-hash"))],
+    );
+
+    for key in ["a.b", "b"] {
+        client.publish("x", key, key);
+    }
+
+    assert_eq!(client.drain("q"), ["a.b"]);
+    check_unbindable(&mut client, "y", "k", "The binding key must be an integer: <<\"k\">>");
+}
+
+#[test]
+fn the_inner_type_of_a_delayed_message_exchange_has_to_be_one() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    let inner = |value: Value| [("x-delayed-type", value)];
+    let missing = "Invalid argument, 'x-delayed-type' must be an existing exchange type";
+    let itself = "Invalid argument, 'x-delayed-message' can't be used for 'x-delayed-type'";
+
+    check_refused(&mut client, "x-delayed-message", &[], missing);
+    check_refused(&mut client, "x-delayed-message", &inner(Value::Int(1)), missing);
+    check_refused(&mut client, "x-delayed-message", &inner(Value::text("x-delayed-message")), itself);
+
+    let arguments = arguments(inner(Value::text("nonsense")));
+    client.send(exchange::Declare { arguments, ..named("x", "x-delayed-message") });
+    let text = "COMMAND_INVALID - unknown exchange type 'nonsense'";
+    client.expect_connection_close(ReplyCode::CommandInvalid, text);
+}
+
+#[test]
+fn a_deduplication_exchange_needs_a_size_and_routes_as_a_fanout() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    let mut check = |table: &[(&str, Value)], text: &str| {
+        check_refused(&mut client, "x-message-deduplication", table, text);
+    };
+    let size = ("x-cache-size", Value::Int(10));
+    check(&[], "Missing argument, 'x-cache-size' must be a positive integer");
+    check(
+        &[("x-cache-size", Value::Int(0))],
+        "Invalid argument 0, 'x-cache-size' must be a positive integer",
+    );
+    check(
+        &[size.clone(), ("x-cache-ttl", Value::text("soon"))],
+        "Invalid argument <<\"soon\">>, 'x-cache-ttl' must be a positive integer",
+    );
+    check(
+        &[size.clone(), ("x-cache-persistence", Value::text("tape"))],
+        "Invalid x-cache-persistence field value <<\"tape\">>; expected disk or memory",
+    );
+
+    declare_with(
+        &mut client,
+        "x",
+        "x-message-deduplication",
+        &[size, ("x-cache-ttl", Value::Int(1000)), ("x-cache-persistence", Value::text("disk"))],
+    );
+    client.declare("q");
+    client.bind("q", "x", "");
+    client.publish("x", "k", "m");
+
+    assert_eq!(client.drain("q"), ["m"]);
+}
+
+#[test]
+fn of_the_arguments_of_an_exchange_that_is_there_only_its_alternate_is_compared() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    for (kind, name, first, second) in [
+        ("x-consistent-hash", "hash-header", Value::text("a"), Value::text("b")),
+        ("x-consistent-hash", "hash-property", Value::text("timestamp"), Value::text("nonsense")),
+        ("x-recent-history", "x-recent-history-length", Value::Int(1), Value::Int(-2)),
+        ("x-delayed-message", "x-delayed-type", Value::text("direct"), Value::text("fanout")),
+        ("x-message-deduplication", "x-cache-size", Value::Int(1), Value::Int(2)),
+    ] {
+        println!("{kind}, {name}");
+        declare_with(&mut client, name, kind, &[(name, first.clone())]);
+        declare_with(&mut client, name, kind, &[(name, second)]);
+
+        let alternate = [(name, first), ("alternate-exchange", Value::text("k"))];
+        client.send(exchange::Declare { arguments: arguments(alternate), ..named(name, kind) });
+
+        let text = format!(
+            "PRECONDITION_FAILED - inequivalent arg 'alternate-exchange' for exchange '{name}' in vhost '/': \
+             received the value 'k' of type 'longstr' but current is none"
+        );
+        client.expect_error(ReplyCode::PreconditionFailed, &text);
     }
 }
 
