@@ -32,7 +32,7 @@ SUBJECTS = ["dead_letters", "dead_letter_cycles", "death_headers", "time_to_live
 
 def main():
     options = read_options()
-    for subject in [n for n in SUBJECTS if os.path.exists(os.path.dirname(os.path.abspath(__file__))+f"/scenarios/{n}.py")]:
+    for subject in SUBJECTS:
         importlib.import_module(f"scenarios.{subject}")
     chosen = [one for one in SCENARIOS.values() if is_chosen(one, options.only)]
     if options.list:

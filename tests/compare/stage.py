@@ -46,6 +46,8 @@ def add(name, told, play, group):
 class Actor(Talk):
     """A connection whose names are the stage's, and which writes down messages in full."""
 
+    confirmed = 0       # the last publishing whose confirm was waited for
+
     def say(self, channel, name, **fields):
         super().say(channel, name, **self.bench.expand(fields))
 
@@ -96,9 +98,10 @@ class Actor(Talk):
         return tags
 
     def confirms(self, last):
-        """Writes down returns as they come, then which publishings up to `last` were acked, nacked."""
+        """Writes down returns as they come, then whether the publishings up to `last` were acked."""
         verdicts, deadline = {}, time.monotonic() + PATIENCE
-        while len(verdicts) < last:
+        awaited = range(self.confirmed + 1, last + 1)
+        while len(verdicts) < len(awaited):
             heard = self.hear(max(0.01, deadline - time.monotonic()))
             if heard is None:
                 break
@@ -109,10 +112,11 @@ class Actor(Talk):
                     break
                 continue
             until = fields["delivery_tag"]
-            for tag in range(1 if fields["multiple"] else until, until + 1):
-                verdicts.setdefault(tag, name[6:])
-        told = " ".join(f"{tag}:{verdicts.get(tag, 'silence')}" for tag in range(1, last + 1))
-        self.note(f"confirms {told}")
+            for tag in awaited:
+                if tag == until or (tag < until and fields["multiple"]):
+                    verdicts.setdefault(tag, name[6:])
+        self.confirmed = last
+        self.note("confirms " + " ".join(f"{tag}:{verdicts.get(tag, 'silence')}" for tag in awaited))
 
     def take(self, queue, channel=1, **fields):
         """basic.get, written down; returns the delivery tag, 0 for none."""

@@ -120,11 +120,11 @@ def limit_reject_publish_after_requeue(s):
     s.boss.confirms(1)
     s.boss.take("@q")
     fill(s, "b")
-    s.boss.messages(1, "basic.ack")
+    s.boss.confirms(2)
     s.boss.say(1, "basic.nack", delivery_tag=1, requeue=True)
     s.state("@q", 2)
     fill(s, "c")
-    s.boss.messages(1, "basic.nack")
+    s.boss.confirms(3)
     s.drain("@q", 2)
 
 
@@ -134,12 +134,12 @@ def limit_reject_publish_frees(s):
     s.queue("@q", {"x-max-length": 1, "x-overflow": "reject-publish"})
     s.boss.get(1, "confirm.select")
     fill(s, "a")
-    s.boss.messages(1, "basic.ack")
+    s.boss.confirms(1)
     fill(s, "b")
-    s.boss.messages(1, "basic.nack")
+    s.boss.confirms(2)
     s.boss.take("@q", no_ack=True)
     fill(s, "c")
-    s.boss.messages(1, "basic.ack")
+    s.boss.confirms(3)
     s.drain("@q", 1)
 
 
@@ -189,7 +189,7 @@ def limit_reject_publish_1_with_waiting_consumer(s):
     s.boss.get(1, "confirm.select")
     for at, word in enumerate("abc", 1):
         fill(s, word)
-        s.boss.messages(1, "basic.ack")
+        s.boss.confirms(at)
     consumer.messages(3)
 
 
@@ -350,4 +350,4 @@ def limit_returned_and_rejected(s):
     s.publish("", "@nothing", "one", mandatory=True)
     s.boss.confirms(1)
     s.publish("", "@q", "two", mandatory=True)
-    s.boss.messages(1, "basic.nack")
+    s.boss.confirms(2)

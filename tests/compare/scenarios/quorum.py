@@ -124,6 +124,18 @@ def quorum_delivery_count_of_client(s):
     s.drain("@q", 1)
 
 
+@scenario
+def quorum_delivery_count_of_client_to_consumer(s):
+    """the client sends x-delivery-count itself, a consumer gets it"""
+    s.quorum("@q")
+    consumer = s.connect()
+    consumer.consume("@q")
+    s.publish("", "@q", headers={"x-delivery-count": "mine", "a": 1})
+    consumer.messages(1)
+    consumer.say(1, "basic.nack", delivery_tag=1, requeue=True)
+    consumer.messages(1)
+
+
 def limit(s, limit, times):
     s.dead_letter_queue("fanout")
     s.quorum("@q", {"x-delivery-limit": limit, "x-dead-letter-exchange": "@dlx"})

@@ -79,9 +79,11 @@ def sac_cancel_with_ready(s):
     first.messages(1)
     first.ask(1, "basic.cancel", consumer_tag="one")
     second.quiet(0.25)
-    second.say(1, "basic.ack", delivery_tag=1)
-    second.quiet(0.25)
     s.state("@q")
+    send(s, "d")
+    second.messages(1)
+    second.say(1, "basic.ack", delivery_tag=1)
+    second.messages(1)
 
 
 @scenario

@@ -231,8 +231,11 @@ def ttl_with_priority_high_first(s):
     s.publish("", "@q", "l1", priority=1, expiration="60")
     s.publish("", "@q", "high", priority=5)
     s.publish("", "@q", "l2", priority=1, expiration="90")
+    s.wait(0.3)
+    s.drain("@dead")
+    s.state("@q")
+    s.boss.take("@q")
     s.drain("@dead", 2)
-    s.drain("@q", 1)
 
 
 @scenario
