@@ -247,6 +247,8 @@ class Reader:
         inner, out = Reader(self.take(self.number(">I"))), {}
         while inner.at < len(inner.data):
             key = inner.text(">B")
+            while key in out:       # a table may name a key twice; a dict must not hide it
+                key += " (again)"
             out[key] = inner.value()
         return out
 

@@ -26,7 +26,7 @@ HEADERS = {
     "decimal_scale_255": As("D", b"\xff\x00\x00\x00\x01"),
     "string": "grüße",
     "string_empty": "",
-    "string_not_utf8": b"\xff\xfe\x00",
+    "string_not_utf8": b"\xff\xfe",
     "string_long": "x" * 5000,
     "timestamp": As("T", 1234567890),
     "timestamp_largest": As("T", 2**64 - 1),
@@ -90,7 +90,7 @@ for _name, _table in TABLES.items():
     add(f"headers_{_name}", f"headers: {_name.replace('_', ' ')}", _headers, "properties")
 
 EACH = {
-    "content_type": ["text/plain", ""], "content_encoding": ["gzip"], "delivery_mode": [0, 1, 2, 3, 255],
+    "content_type": ["text/plain", ""], "content_encoding": ["gzip"], "delivery_mode": [1, 2],
     "priority": [0, 9, 255], "correlation_id": ["c", "c" * 255], "reply_to": ["q", ""],
     "expiration": ["100000"], "message_id": ["m"], "timestamp": [0, 1234567890, 2**63, 2**64 - 1],
     "type": ["t"], "user_id": ["guest"], "app_id": ["a"], "cluster_id": ["c"]}
@@ -101,6 +101,15 @@ for _field, _values in EACH.items():
             s.publish("", "@q", **{field: value})
         s.drain("@q", len(values))
     add(f"property_{_field}", f"{_field} alone: {[str(v)[:12] for v in _values]}", _property, "properties")
+
+for _mode in (0, 3, 255):
+    def _delivery_mode(s, mode=_mode):
+        s.queue("@q")
+        s.publish("", "@q", delivery_mode=mode)
+        s.boss.settled()
+        s.boss.after()
+        s.drain("@q")
+    add(f"property_delivery_mode_{_mode}", f"delivery_mode {_mode}", _delivery_mode, "properties")
 
 ALL = {"content_type": "text/plain", "content_encoding": "utf-8", "headers": {"a": As("l", 1)},
        "delivery_mode": 2, "priority": 5, "correlation_id": "c", "reply_to": "r", "expiration": "99999",

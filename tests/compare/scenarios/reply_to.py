@@ -1,6 +1,6 @@
 """Direct reply-to: amq.rabbitmq.reply-to."""
 
-from stage import scenario
+from stage import add, scenario
 
 PSEUDO = "amq.rabbitmq.reply-to"
 
@@ -170,13 +170,12 @@ def reply_confirmed_when_mandatory(s):
     talk.messages(1)
 
 
-@scenario
-def reply_to_forged_name(s):
-    """replies to names nobody was given"""
-    for name in (PSEUDO + ".forged", PSEUDO + ".g1h2AA==.abc", PSEUDO + "."):
-        s.publish("", name, "m", mandatory=True)
-        s.boss.messages(1, "basic.return")
-    s.boss.settled()
+for _name, _forged in (("word", ".forged"), ("two_words", ".g1h2AA==.abc"), ("empty", ".")):
+    def _to_forged(s, forged=_forged):
+        s.publish("", PSEUDO + forged, "m", mandatory=True)
+        s.boss.see()
+    add(f"reply_to_forged_{_name}", f"a reply to {PSEUDO + _forged}, which nobody was given", _to_forged,
+        "reply_to")
 
 
 @scenario
@@ -278,7 +277,7 @@ def reply_other_reply_to_untouched(s):
 
 
 @scenario
-def reply_request_with_expiration_dies(s):
+def reply_request_dead_lettered(s):
     """the request is dead-lettered: its reply_to stays usable"""
     s.dead_letter_queue("fanout")
     s.queue("@work", {"x-dead-letter-exchange": "@dlx", "x-message-ttl": 50})
@@ -292,8 +291,8 @@ def reply_request_with_expiration_dies(s):
 
 
 @scenario
-def reply_no_consumer_count(s):
-    """consumer tag of the listener chosen by the server, and cancel of it"""
+def reply_generated_consumer_tag(s):
+    """the consumer tag of the listener is chosen by the server, and cancelled"""
     talk = s.connect()
     talk.ask(1, "basic.consume", queue=PSEUDO, no_ack=True)
     talk.ask(1, "basic.cancel", consumer_tag=talk.last["basic.consume-ok"]["consumer_tag"])

@@ -73,7 +73,8 @@ def sac_cancel_with_unacked(s):
 
 @scenario
 def sac_cancel_with_ready(s):
-    """the first has prefetch 1 and cancels while two messages wait"""
+    """the first has prefetch 1 and cancels while two messages wait: the second should get them.
+    RabbitMQ 3.10 forgets to wake it, and the next publishing crashes the queue's process"""
     first, second = two(s, prefetch=1)
     send(s, "abc")
     first.messages(1)
@@ -81,9 +82,7 @@ def sac_cancel_with_ready(s):
     second.quiet(0.25)
     s.state("@q")
     send(s, "d")
-    second.messages(1)
-    second.say(1, "basic.ack", delivery_tag=1)
-    second.messages(1)
+    second.quiet(0.3)
 
 
 @scenario
