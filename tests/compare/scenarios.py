@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Plays scenarios of queues, dead letters, limits and consumers on a broker and writes down every message.
+"""Plays scenarios on a broker, many at once, and writes down every message with all that it carries.
 
     scenarios.py --uri amqp://guest:guest@127.0.0.1:5673/ --json rabbitmq.json
     scenarios.py --uri amqp://guest:guest@127.0.0.1:5672/ --json garenne.json \\

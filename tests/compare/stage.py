@@ -9,14 +9,13 @@ Masked, besides what bench.py masks:
   how the broker bundles confirms (`multiple`): written down by publishing number
 """
 
-import threading
 import time
 import zlib
 from dataclasses import dataclass, field
 
 import amqp_raw as raw
 from amqp_raw import Closed
-from bench import Bench, Talk, describe, mask, show
+from bench import Bench, Talk, mask, show
 
 SCENARIOS = {}          # name -> Scenario, in the order of the files
 PATIENCE = 4.0          # seconds until what should happen is said not to
@@ -252,11 +251,11 @@ class Stage(Bench):
         self.settle()
         time.sleep(seconds)
 
-    def drain(self, queue, ready=None):
-        """Waits for `ready` messages, then writes down and removes all the queue holds."""
+    def drain(self, queue, ready=None, at_most=60):
+        """Waits for `ready` messages, then writes down and removes what the queue holds."""
         self.state(queue, ready)
         talk = self.connect(channels=(1,))
-        for _ in range(60):
+        for _ in range(at_most):
             talk.say(1, "basic.get", queue=queue, no_ack=True)
             heard = talk.hear(PATIENCE)
             if not heard or heard[1] != "basic.get-ok":

@@ -13,8 +13,8 @@ def chain(s, count, arguments=None):
 
 def reject_from(s, queue):
     s.state(queue, 1)
-    tag = s.boss.take(queue)
-    s.boss.say(1, "basic.reject", delivery_tag=tag)
+    if tag := s.boss.take(queue):
+        s.boss.say(1, "basic.reject", delivery_tag=tag)
     s.settle()
 
 
@@ -113,13 +113,11 @@ def retry_queue_republished_by_client(s):
     s.publish("", "@work", expiration="60000")
     reject_from(s, "@work")
     s.state("@wait", 1)
-    tag = s.boss.take("@wait", no_ack=True)
-    # What came back was masked; a client sends on what it got.
+    s.boss.take("@wait", no_ack=True)
     headers = s.boss.properties["headers"]
-    headers["x-death"][0]["time"].value = 1600000000
+    headers["x-death"][0]["time"].value = 1600000000      # its time is masked
     s.publish("", "@wait", "again", headers=headers, expiration="20")
     s.drain("@work", 1)
-    assert tag
 
 
 @scenario
@@ -235,7 +233,7 @@ def cycle_with_old_reject_goes_on(s):
     s.bind("@seen", "@to_a")
     s.publish("", "@start")
     reject_from(s, "@start")
-    s.drain("@seen", 3)
+    s.drain("@seen", 3, at_most=3)
 
 
 @scenario
@@ -247,7 +245,7 @@ def client_republishing_breaks_a_cycle(s):
     s.state("@b", 1)
     s.boss.take("@b", no_ack=True)
     headers = s.boss.properties["headers"]
-    headers["x-death"][0]["time"].value = 1600000000
+    headers["x-death"][0]["time"].value = 1600000000      # its time is masked
     s.publish("", "@a", "again", headers=headers)
     s.drain("@b", 1)
 

@@ -21,7 +21,7 @@ def quorum_round_trip(s):
     s.state("@q", 1)
     s.boss.take("@q")
     s.boss.say(1, "basic.ack", delivery_tag=1)
-    s.state("@q", 0)
+    s.state("@q", 0, 0)
 
 
 @scenario
