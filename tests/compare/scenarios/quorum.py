@@ -440,3 +440,165 @@ def quorum_priority_property(s):
     for priority in (1, 9, 5):
         s.publish("", "@q", str(priority), priority=priority)
     s.drain("@q", 3)
+
+
+@scenario
+def quorum_requeue_multiple_with_limit(s):
+    """three got, all nacked with requeue, x-delivery-limit 5: their order"""
+    s.quorum("@q", {"x-delivery-limit": 5})
+    for word in "abcd":
+        s.publish("", "@q", word)
+    s.state("@q", 4)
+    for _ in range(3):
+        s.boss.take("@q")
+    s.boss.say(1, "basic.nack", delivery_tag=3, multiple=True, requeue=True)
+    s.drain("@q", 4)
+
+
+@scenario
+def quorum_requeue_order_to_consumer(s):
+    """a consumer with prefetch 2 requeues the first of three: what comes next"""
+    s.quorum("@q")
+    consumer = s.connect()
+    consumer.prefetch(2)
+    consumer.consume("@q")
+    for word in "abc":
+        s.publish("", "@q", word)
+    consumer.messages(2)
+    consumer.say(1, "basic.nack", delivery_tag=1, requeue=True)
+    consumer.messages(1)
+    consumer.say(1, "basic.ack", delivery_tag=2)
+    consumer.messages(1)
+
+
+@scenario
+def quorum_delivery_limit_multiple(s):
+    """x-delivery-limit 0, three got and nacked with requeue at once: all die, in order"""
+    s.dead_letter_queue("fanout")
+    s.quorum("@q", {"x-delivery-limit": 0, "x-dead-letter-exchange": "@dlx"})
+    for word in "abc":
+        s.publish("", "@q", word)
+    s.state("@q", 3)
+    for _ in range(3):
+        s.boss.take("@q")
+    s.boss.say(1, "basic.nack", delivery_tag=3, multiple=True, requeue=True)
+    s.drain("@dead", 3)
+    s.state("@q", 0)
+
+
+@scenario
+def quorum_reject_publish_dlx(s):
+    """reject-publish-dlx is accepted for a quorum queue: what it does with x-max-length 1"""
+    s.dead_letter_queue("fanout")
+    s.quorum("@q", {"x-max-length": 1, "x-overflow": "reject-publish-dlx", "x-dead-letter-exchange": "@dlx"})
+    for word in "abc":
+        s.publish("", "@q", word)
+    s.wait(0.2)
+    s.drain("@q")
+    s.drain("@dead")
+
+
+@scenario
+def quorum_purge_does_not_dead_letter(s):
+    """queue.purge"""
+    s.dead_letter_queue("fanout")
+    s.quorum("@q", {"x-dead-letter-exchange": "@dlx"})
+    s.publish("", "@q")
+    s.state("@q", 1)
+    s.boss.ask(1, "queue.purge", queue="@q")
+    s.wait(0.1)
+    s.state("@dead")
+
+
+@scenario
+def quorum_ttl_unacked_and_requeued(s):
+    """held beyond its time, then requeued: dies"""
+    s.dead_letter_queue("fanout")
+    s.quorum("@q", {"x-message-ttl": 300, "x-dead-letter-exchange": "@dlx"})
+    s.publish("", "@q")
+    s.state("@q", 1)
+    tag = s.boss.take("@q")
+    s.wait(0.45)
+    s.state("@dead")
+    s.boss.say(1, "basic.nack", delivery_tag=tag, requeue=True)
+    s.drain("@dead", 1)
+
+
+@scenario
+def quorum_dead_letter_without_dlx(s):
+    """rejected without a DLX: gone"""
+    s.quorum("@q")
+    s.publish("", "@q")
+    s.state("@q", 1)
+    s.boss.take("@q")
+    s.boss.say(1, "basic.reject", delivery_tag=1)
+    s.state("@q", 0, 0)
+
+
+@scenario
+def quorum_at_least_once_rejected(s):
+    """x-dead-letter-strategy at-least-once: the dead letter looks the same"""
+    s.exchange("@dlx", "fanout", durable=True)
+    s.queue("@dead", durable=True)
+    s.bind("@dead", "@dlx")
+    s.quorum("@q", {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish",
+                    "x-dead-letter-exchange": "@dlx"})
+    s.publish("", "@q", headers={"mine": 1})
+    s.state("@q", 1)
+    s.boss.take("@q")
+    s.boss.say(1, "basic.reject", delivery_tag=1)
+    s.drain("@dead", 1)
+
+
+@scenario
+def quorum_consumer_priority(s):
+    """x-priority of consumers, prefetch 1 each"""
+    s.quorum("@q")
+    low, high = s.connect("low "), s.connect("high ")
+    for talk, priority in ((low, 1), (high, 9)):
+        talk.prefetch(1)
+        talk.consume("@q", arguments={"x-priority": priority})
+    s.publish("", "@q", "a")
+    high.messages(1)
+    s.publish("", "@q", "b")
+    low.messages(1)
+
+
+@scenario
+def quorum_single_active_consumer_connection_closes(s):
+    """the active one's connection ends with two unacked: the other gets them, counted"""
+    s.quorum("@q", {"x-single-active-consumer": True})
+    first, second = s.connect("first "), s.connect("second ")
+    first.consume("@q", "one")
+    second.consume("@q", "two")
+    for word in "ab":
+        s.publish("", "@q", word)
+    first.messages(2)
+    first.hang_up()
+    second.messages(2)
+
+
+@scenario
+def quorum_tx(s):
+    """tx: publish to and ack from a quorum queue, commit, then rollback"""
+    s.quorum("@q")
+    s.boss.get(1, "tx.select")
+    s.publish("", "@q", "a")
+    s.boss.ask(1, "tx.commit")
+    s.state("@q", 1)
+    s.publish("", "@q", "b")
+    s.boss.ask(1, "tx.rollback")
+    s.drain("@q", 1)
+
+
+@scenario
+def quorum_mandatory_and_headers_exchange(s):
+    """bound to a headers exchange like any queue"""
+    s.exchange("@x", "headers")
+    s.quorum("@q")
+    s.bind("@q", "@x", arguments={"x-match": "all", "a": 1})
+    s.boss.get(1, "confirm.select")
+    s.publish("@x", "k", "one", mandatory=True, headers={"a": 1})
+    s.publish("@x", "k", "two", mandatory=True, headers={"a": 2})
+    s.boss.confirms(2)
+    s.drain("@q", 1)
