@@ -56,8 +56,8 @@ def hops_of_different_reasons(s):
 
 @scenario
 def same_queue_two_reasons(s):
-    """rejected in a queue, sent back there by hand of the DLX, expired in it"""
-    s.queue("@a", {"x-message-ttl": 300, "x-dead-letter-exchange": "@dlx"})
+    """rejected in a queue, sent back there by its DLX, expired in it"""
+    s.queue("@a", {"x-message-ttl": 500, "x-dead-letter-exchange": "@dlx"})
     s.exchange("@dlx", "fanout")
     s.bind("@a", "@dlx")
     s.queue("@seen")
@@ -66,7 +66,7 @@ def same_queue_two_reasons(s):
     reject_from(s, "@a")
     s.drain("@seen", 1)
     s.drain("@seen", 1)
-    s.wait(0.4)
+    s.wait(0.6)
     s.state("@a")
     s.state("@seen")
 

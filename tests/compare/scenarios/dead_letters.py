@@ -141,7 +141,7 @@ def dlx_headers_exchange_matches_first_death(s):
 
 @scenario
 def dlx_headers_exchange_matches_first_death_without_x(s):
-    """the same with x-match=all, which leaves out x- headers of the binding"""
+    """bound with x-match=all and x-first-death-reason=expired only: x- arguments do not count"""
     routed(s, "headers", "", binding={"x-match": "all", "x-first-death-reason": "expired"})
 
 
@@ -229,7 +229,7 @@ def dlx_bound_to_exchange(s):
 
 
 @scenario
-def dlx_to_two_queues(s):
+def dlx_to_three_queues(s):
     """the DLX is a fanout with three queues: all get the same"""
     s.dead_letter_queue("fanout")
     for name in ("@dead2", "@dead3"):
@@ -604,8 +604,8 @@ def dead_letter_waiting_consumer(s):
 
 
 @scenario
-def dead_letter_arguments_wrong_types(s):
-    """x-dead-letter-routing-key without x-dead-letter-exchange, and equivalence of x-dead-letter-exchange"""
+def dead_letter_arguments_not_equivalent(s):
+    """declared again without x-dead-letter-exchange, with another, with a routing key besides"""
     s.queue("@q", {"x-dead-letter-exchange": "@dlx"})
     s.boss.ask(2, "queue.declare", queue="@q")
     s.boss.after(2, 1)

@@ -251,8 +251,8 @@ def limit_counts_ready_with_ttl(s):
 
 
 @scenario
-def limit_with_priorities_drops_lowest(s):
-    """x-max-priority and x-max-length 2: which are dropped"""
+def limit_with_priorities(s):
+    """x-max-priority and x-max-length 2: the head is dropped, which has the highest priority"""
     s.dead_letter_queue("fanout")
     s.queue("@q", {"x-max-length": 2, "x-max-priority": 9, "x-dead-letter-exchange": "@dlx"})
     for priority in (5, 1, 9, 3, 7):

@@ -118,7 +118,7 @@ def priority_ttl_in_levels(s):
 def priority_queue_ttl(s):
     """x-message-ttl: the order in which levels die"""
     s.dead_letter_queue("fanout")
-    s.queue("@q", {"x-max-priority": 9, "x-message-ttl": 120, "x-dead-letter-exchange": "@dlx"})
+    s.queue("@q", {"x-max-priority": 9, "x-message-ttl": 250, "x-dead-letter-exchange": "@dlx"})
     fill(s, ("low", 1), ("high", 9), ("low2", 1), ("mid", 5))
     s.drain("@dead", 4)
 

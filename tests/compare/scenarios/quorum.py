@@ -514,11 +514,11 @@ def quorum_purge_does_not_dead_letter(s):
 def quorum_ttl_unacked_and_requeued(s):
     """held beyond its time, then requeued: dies"""
     s.dead_letter_queue("fanout")
-    s.quorum("@q", {"x-message-ttl": 300, "x-dead-letter-exchange": "@dlx"})
+    s.quorum("@q", {"x-message-ttl": 500, "x-dead-letter-exchange": "@dlx"})
     s.publish("", "@q")
     s.state("@q", 1)
     tag = s.boss.take("@q")
-    s.wait(0.45)
+    s.wait(0.7)
     s.state("@dead")
     s.boss.say(1, "basic.nack", delivery_tag=tag, requeue=True)
     s.drain("@dead", 1)

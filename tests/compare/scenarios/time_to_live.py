@@ -94,11 +94,11 @@ def ttl_0_requeued(s):
 def ttl_unacked_do_not_expire(s):
     """got before its time and held longer: acked without a dead letter"""
     s.dead_letter_queue("fanout")
-    s.queue("@q", {"x-message-ttl": 150, "x-dead-letter-exchange": "@dlx"})
+    s.queue("@q", {"x-message-ttl": 300, "x-dead-letter-exchange": "@dlx"})
     s.publish("", "@q")
     s.settle()
     s.boss.take("@q")
-    s.wait(0.35)
+    s.wait(0.5)
     s.state("@dead")
     s.boss.say(1, "basic.ack", delivery_tag=1)
     s.settle()
@@ -109,11 +109,11 @@ def ttl_unacked_do_not_expire(s):
 def ttl_requeue_after_deadline(s):
     """held beyond its time, then requeued: dies at once, with the old deadline"""
     s.dead_letter_queue("fanout")
-    s.queue("@q", {"x-message-ttl": 150, "x-dead-letter-exchange": "@dlx"})
+    s.queue("@q", {"x-message-ttl": 300, "x-dead-letter-exchange": "@dlx"})
     s.publish("", "@q")
     s.settle()
     s.boss.take("@q")
-    s.wait(0.3)
+    s.wait(0.45)
     s.boss.say(1, "basic.nack", delivery_tag=1, requeue=True)
     s.drain("@dead", 1)
 
@@ -219,8 +219,7 @@ def ttl_in_two_queues(s):
         s.queue(name, {"x-message-ttl": ttl, "x-dead-letter-exchange": "@dlx"})
         s.bind(name, "@x")
     s.publish("@x", "k")
-    s.drain("@dead", 1)
-    s.drain("@dead", 1)
+    s.drain("@dead", 2)
 
 
 @scenario
@@ -257,7 +256,7 @@ def ttl_expired_during_consumer_wait(s):
 
 @scenario
 def ttl_tx_counts_from_commit(s):
-    """tx: published with expiration 150, committed 300 ms later: it lives from the commit on"""
+    """tx: published with expiration 400, committed 500 ms later: it lives from the commit on"""
     s.queue("@q")
     s.boss.get(1, "tx.select")
     s.publish("", "@q", expiration="400")
@@ -288,45 +287,45 @@ def expires_unused(s):
 
 @scenario
 def expires_not_while_consumed(s):
-    """x-expires 150 with a consumer: stays; goes after the cancel"""
-    s.queue("@q", {"x-expires": 150})
+    """x-expires 250 with a consumer: stays; goes after the cancel"""
     consumer = s.connect()
+    s.queue("@q", {"x-expires": 250})
     consumer.consume("@q")
-    s.wait(0.4)
+    s.wait(0.5)
     consumer.ask(1, "queue.declare", queue="@q", passive=True)
     consumer.ask(1, "basic.cancel", consumer_tag="c")
-    s.wait(0.4)
+    s.wait(0.5)
     s.state("@q")
 
 
 @scenario
 def expires_renewed_by_get(s):
-    """x-expires 400, basic.get every 200 ms: stays"""
-    s.queue("@q", {"x-expires": 400})
+    """x-expires 600, basic.get every 250 ms: stays"""
+    s.queue("@q", {"x-expires": 600})
     for _ in range(4):
-        s.wait(0.2)
+        s.wait(0.25)
         s.boss.take("@q")
-    s.wait(0.7)
+    s.wait(0.9)
     s.state("@q")
 
 
 @scenario
 def expires_renewed_by_declare(s):
-    """x-expires 400, declared again every 200 ms: stays"""
-    s.queue("@q", {"x-expires": 400})
+    """x-expires 600, declared again every 250 ms: stays"""
+    s.queue("@q", {"x-expires": 600})
     for _ in range(4):
-        s.wait(0.2)
-        s.boss.ask(1, "queue.declare", queue="@q", arguments={"x-expires": 400})
-    s.wait(0.7)
+        s.wait(0.25)
+        s.boss.ask(1, "queue.declare", queue="@q", arguments={"x-expires": 600})
+    s.wait(0.9)
     s.state("@q")
 
 
 @scenario
 def expires_renewed_by_passive_declare(s):
-    """x-expires 400, passively declared every 200 ms"""
-    s.queue("@q", {"x-expires": 400})
+    """x-expires 600, passively declared every 250 ms"""
+    s.queue("@q", {"x-expires": 600})
     for _ in range(4):
-        s.wait(0.2)
+        s.wait(0.25)
         s.boss.ask(1, "queue.declare", queue="@q", passive=True)
 
 
@@ -342,12 +341,12 @@ def expires_not_renewed_by_publish(s):
 
 @scenario
 def expires_with_unacked(s):
-    """x-expires 200, a message is held unacked without a consumer: goes all the same"""
-    s.queue("@q", {"x-expires": 200})
+    """x-expires 300, a message is held unacked without a consumer: goes all the same"""
+    s.queue("@q", {"x-expires": 300})
     s.publish("", "@q")
     s.settle()
     s.boss.take("@q")
-    s.wait(0.45)
+    s.wait(0.6)
     s.state("@q")
     s.boss.say(1, "basic.ack", delivery_tag=1)
     s.boss.settled()
