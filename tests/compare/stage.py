@@ -46,6 +46,7 @@ class Actor(Talk):
     """A connection whose names are the stage's, and which writes down messages in full."""
 
     confirmed = 0       # the last publishing whose confirm was waited for
+    properties = {}     # of the last message that came
 
     def say(self, channel, name, **fields):
         super().say(channel, name, **self.bench.expand(fields))
@@ -68,6 +69,22 @@ class Actor(Talk):
         if isinstance(when, raw.As) and when.tag == "T" and self.bench.is_now(when.value):
             return entry | {"time": raw.As("T", Now())}
         return entry
+
+    def is_shut(self, channel):
+        """Whether the broker has closed this channel: then nothing answers, and waiting is in vain."""
+        return self.socket_closed or self.closing or channel in self.closed_channels
+
+    def get(self, channel, name, **fields):
+        if self.is_shut(channel):
+            self.note(f"ch{channel} is closed: {name} not sent")
+            return {}
+        return super().get(channel, name, **fields)
+
+    def ask(self, channel, name, **fields):
+        if self.is_shut(channel):
+            self.note(f"ch{channel} is closed: {name} not sent")
+        else:
+            super().ask(channel, name, **fields)
 
     def hang_up(self):
         super().hang_up()
@@ -100,7 +117,7 @@ class Actor(Talk):
         """Writes down returns as they come, then whether the publishings up to `last` were acked."""
         verdicts, deadline = {}, time.monotonic() + PATIENCE
         awaited = range(self.confirmed + 1, last + 1)
-        while len(verdicts) < len(awaited):
+        while len(verdicts) < len(awaited) and not self.is_shut(1):
             heard = self.hear(max(0.01, deadline - time.monotonic()))
             if heard is None:
                 break
@@ -119,6 +136,9 @@ class Actor(Talk):
 
     def take(self, queue, channel=1, **fields):
         """basic.get, written down; returns the delivery tag, 0 for none."""
+        if self.is_shut(channel):
+            self.note(f"ch{channel} is closed: basic.get not sent")
+            return 0
         self.say(channel, "basic.get", queue=queue, **fields)
         heard = self.hear(PATIENCE)
         self.note(f"got {heard[3]}" if heard else "basic.get: no answer")

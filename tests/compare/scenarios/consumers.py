@@ -249,12 +249,28 @@ def qos_global_limits_the_channel(s):
 
 
 @scenario
-def qos_global_and_per_consumer(s):
-    """qos global 3 and 2 for each consumer"""
+def qos_global_then_per_consumer(s):
+    """qos global 3, then 2 for each consumer: the second qos lifts the limit of the channel"""
     s.queue("@q")
     talk = s.connect()
     talk.prefetch(3, **{"global": True})
     talk.prefetch(2)
+    talk.consume("@q", "one")
+    send(s, "abcde")
+    talk.messages(2)
+    talk.quiet(0.15)
+    talk.consume("@q", "two")
+    talk.messages(1)
+    talk.quiet(0.15)
+
+
+@scenario
+def qos_per_consumer_then_global(s):
+    """2 for each consumer, then qos global 3: both count"""
+    s.queue("@q")
+    talk = s.connect()
+    talk.prefetch(2)
+    talk.prefetch(3, **{"global": True})
     talk.consume("@q", "one")
     send(s, "abcde")
     talk.messages(2)
