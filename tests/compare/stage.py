@@ -59,10 +59,7 @@ class Actor(Talk):
         headers = self.properties.get("headers")
         if headers and isinstance(headers.get("x-death"), list):
             headers["x-death"] = [self._death(entry) for entry in headers["x-death"]]
-        text = self.content.decode("latin1")
-        if len(text) > 120:
-            text = f"{text[:20]}…({len(text)} bytes, crc {zlib.crc32(self.content):08x})"
-        return f" body='{text}' properties={show(self.properties)}"
+        return f" body={show(self.content.decode('latin1'))} properties={show(self.properties)}"
 
     def _death(self, entry):
         when = entry.get("time") if isinstance(entry, dict) else None
