@@ -104,7 +104,7 @@ PROPERTIES = [("content_type", "shortstr"), ("content_encoding", "shortstr"), ("
 
 NUMBERS = {"octet": ">B", "short": ">H", "long": ">I", "longlong": ">Q"}
 TABLE_NUMBERS = {"t": ">?", "b": ">b", "B": ">B", "s": ">h", "u": ">H", "I": ">i", "i": ">I",
-                 "l": ">q", "f": ">f", "d": ">d", "T": ">Q"}
+                 "l": ">q", "L": ">Q", "f": ">f", "d": ">d", "T": ">Q"}
 
 
 class Closed(Exception):
@@ -247,6 +247,8 @@ class Reader:
         inner, out = Reader(self.take(self.number(">I"))), {}
         while inner.at < len(inner.data):
             key = inner.text(">B")
+            while key in out:       # a table may name a key twice; a dict must not hide it
+                key += " (again)"
             out[key] = inner.value()
         return out
 

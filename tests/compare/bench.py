@@ -14,6 +14,7 @@ Masked, because they must differ between brokers or runs:
 import re
 import struct
 import time
+import zlib
 from dataclasses import dataclass, field
 
 import amqp_raw as raw
@@ -96,7 +97,8 @@ def show(value):
         return "true" if value else "false"
     if isinstance(value, str):
         if len(value) > 120:
-            value = value[:40] + f"…({len(value.encode())} bytes)"
+            data = value.encode()
+            value = value[:40] + f"…({len(data)} bytes, crc {zlib.crc32(data):08x})"
         return f"'{value}'"
     if isinstance(value, raw.As):
         return f"{value.tag}:{value.value!r}"
