@@ -21,6 +21,9 @@ pub(crate) type Segments = SmallVec<[(u16, u64); 1]>;
 /// How many bytes of which segments the live messages take.
 pub(crate) type Weights = SmallVec<[(u64, u64); 1]>;
 
+/// Slots with the marks of their messages, in order; none is 0.
+pub(crate) type Marks = Vec<(u16, u64)>;
+
 /// Slots with the time at which their messages wish to be gone.
 pub(crate) type Expiring = Vec<(u16, u64)>;
 
@@ -30,6 +33,8 @@ pub(crate) struct Block {
     settled: Slots,
     places: Places,
     expiring: Expiring,
+    /// Of live messages that have one.
+    marks: Marks,
     /// As of the last checkpoint that wrote this block.
     weights: Weights,
     live: u16,
@@ -73,6 +78,7 @@ pub(crate) struct Summary {
     pub(crate) settled: Bitmap,
     pub(crate) segments: Segments,
     pub(crate) expiring: Expiring,
+    pub(crate) marks: Marks,
     pub(crate) weights: Weights,
 }
 
@@ -97,9 +103,9 @@ impl Summary {
 impl Block {
     /// A cold block, as a checkpoint wrote it.
     pub(crate) fn restore(summary: Summary) -> Block {
-        let Summary { published, settled, segments, expiring, weights } = summary;
+        let Summary { published, settled, segments, expiring, marks, weights } = summary;
         let (published, settled) = (published.into(), settled.into());
-        let mut block = Block { published, settled, expiring, weights, ..Block::default() };
+        let mut block = Block { published, settled, expiring, marks, weights, ..Block::default() };
         if count(&block.published) > 0 {
             block.places = Places::Cold(segments);
         }
@@ -111,7 +117,8 @@ impl Block {
     pub(crate) fn summary(&self) -> Summary {
         let expiring = self.expiring.iter().copied().filter(|(slot, _)| self.is_live(*slot)).collect();
         let (published, settled, weights) = (*self.published, *self.settled, self.weights.clone());
-        Summary { published, settled, segments: self.segments(), expiring, weights }
+        let marks = self.marks.clone();
+        Summary { published, settled, segments: self.segments(), expiring, marks, weights }
     }
 
     /// Whether the message is new and live from now on. The block must be warm, unless the message is
@@ -185,6 +192,27 @@ impl Block {
         if self.live == 0 {
             self.expiring = Expiring::new();
         }
+        let mut marks = std::mem::take(&mut self.marks);
+        marks.retain(|(slot, _)| self.is_live(*slot));
+        self.marks = marks;
+    }
+
+    /// Sets the mark of a message, if it is live.
+    pub(crate) fn mark(&mut self, slot: u16, mark: u64) {
+        if !self.is_live(slot) || self.mark_of(slot) == mark {
+            return;
+        }
+        self.dirty.summary = true;
+        match self.marks.binary_search_by_key(&slot, |(marked, _)| *marked) {
+            Ok(at) if mark == 0 => drop(self.marks.remove(at)),
+            Ok(at) => self.marks[at].1 = mark,
+            Err(at) => self.marks.insert(at, (slot, mark)),
+        }
+    }
+
+    /// The mark of a message, 0 if it has none.
+    pub(crate) fn mark_of(&self, slot: u16) -> u64 {
+        self.marks.binary_search_by_key(&slot, |(marked, _)| *marked).map_or(0, |at| self.marks[at].1)
     }
 
     pub(crate) fn live(&self) -> u16 {
@@ -415,6 +443,24 @@ mod tests {
 
         assert_eq!((block.live(), block.early()), (1, 0));
         assert_eq!(block.live_slots(0).collect::<Vec<_>>(), [(0, 0)]);
+    }
+
+    #[test]
+    fn a_mark_stays_with_its_message_until_that_is_settled() {
+        let mut block = Block::default();
+        block.mark(7, 1);
+        for slot in 5..10 {
+            block.publish(slot, at(1), None);
+            block.mark(slot, 3);
+        }
+        block.mark(9, 0);
+        block.mark(8, 4);
+        settle(&mut block, 5, 6);
+
+        let block = Block::restore(block.summary());
+
+        let marks: Vec<u64> = (5..10).map(|slot| block.mark_of(slot)).collect();
+        assert_eq!(marks, [0, 0, 3, 4, 0]);
     }
 
     #[test]

@@ -150,8 +150,8 @@ impl Commit {
         self.log.sync()
     }
 
-    /// Settlements are gathered over the group and written as ranges. They may pass publishes, with
-    /// which they commute, but nothing else.
+    /// Settlements are gathered over the group and written as ranges. They may pass publishes and marks,
+    /// with which they commute, but nothing else.
     fn encode(&mut self, operations: &[Operation]) -> Result<(), Error> {
         self.positions.clear();
         self.positions.shrink_to(KEEP_OPERATIONS);
@@ -161,7 +161,7 @@ impl Commit {
                     self.settlements.extend(runs.iter().map(|run| (*queue, run)));
                     Position::default()
                 }
-                Operation::Publish(_) => self.log.append(operation)?,
+                Operation::Publish(_) | Operation::Mark { .. } => self.log.append(operation)?,
                 _ => {
                     self.encode_settlements()?;
                     self.log.append(operation)?

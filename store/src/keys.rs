@@ -9,7 +9,7 @@
 //! 'q' queue u64             queue       next_seq u64 | delivered_below u64
 //! 'b' queue u64 block u64   positions   segments | weighs u8 | { offset u32 | len u32 | weight u32, if weighs is 1 } ...
 //! 's' queue u64 block u64   summary     published [u64; 16] | settled [u64; 16] | segments | weights
-//!                                       | n u16 { slot u16 | expires_at_ms u64 } ...
+//!                                       | n u16 { slot u16 | expires_at_ms u64 } ... | { slot u16 | mark u64 } ...
 //!
 //! segments                  n u16 { from place u16 | segment u64 } ...
 //! weights                   n u16 { segment u64 | bytes u64 } ...
@@ -17,7 +17,7 @@
 //! `weighs` is 0 when each record has one message for one queue: its weight is its length then.
 //! ```
 
-use crate::block::{Expiring, Segments, Summary, Weights, segment_at};
+use crate::block::{Expiring, Marks, Segments, Summary, Weights, segment_at};
 use crate::log::Position;
 use crate::operation::QueueId;
 use crate::slots::Bitmap;
@@ -202,6 +202,10 @@ pub(crate) fn encode_summary(summary: &Summary) -> Vec<u8> {
         value.extend_from_slice(&slot.to_le_bytes());
         value.extend_from_slice(&at_ms.to_le_bytes());
     }
+    for (slot, mark) in &summary.marks {
+        value.extend_from_slice(&slot.to_le_bytes());
+        value.extend_from_slice(&mark.to_le_bytes());
+    }
     checked(value)
 }
 
@@ -220,13 +224,18 @@ pub(crate) fn decode_summary(value: &[u8]) -> Option<Summary> {
         let slot = u16::from_le_bytes(take(&mut value)?);
         expiring.push((slot, u64::from_le_bytes(take(&mut value)?)));
     }
-    let summary = Summary { published, settled, segments, expiring, weights };
+    let mut marks = Marks::new();
+    while !value.is_empty() {
+        let slot = u16::from_le_bytes(take(&mut value)?);
+        marks.push((slot, u64::from_le_bytes(take(&mut value)?)));
+    }
+    let summary = Summary { published, settled, segments, expiring, marks, weights };
     // Every live message must be covered by a segment.
     let is_covered = match summary.segments.first() {
         Some((from, _)) => *from == 0,
         None => summary.live_slots().next().is_none(),
     };
-    (value.is_empty() && is_covered).then_some(summary)
+    is_covered.then_some(summary)
 }
 
 fn take_bitmap(value: &mut &[u8]) -> Option<Bitmap> {
@@ -309,6 +318,7 @@ mod tests {
             let row = QueueRow { next_seq, delivered_below: 5 };
             let mut block = Block::default();
             block.publish(slot, position, Some(9));
+            block.mark(slot, next_seq);
             block.set_weights(block.weigh().unwrap());
             let summary = block.summary();
 

@@ -218,6 +218,22 @@ impl Queues {
         }
     }
 
+    /// Sets the mark of a message, if it is live.
+    pub(crate) fn mark(&mut self, id: QueueId, seq: Seq, mark: u64) {
+        let (index, slot) = place(seq);
+        let block = self.queues.get_mut(&id).and_then(|queue| queue.blocks.get_mut(&index));
+        if let Some(block) = block {
+            self.dirty.touch(id, index, block, self.round, |block| block.mark(slot, mark));
+        }
+    }
+
+    /// The mark of a message, 0 if it has none.
+    pub(crate) fn mark_of(&self, id: QueueId, seq: Seq) -> u64 {
+        let (index, slot) = place(seq);
+        let block = self.queues.get(&id).and_then(|queue| queue.blocks.get(&index));
+        block.map_or(0, |block| block.mark_of(slot))
+    }
+
     /// Drops a block that no longer matters, once the queue has moved on to a later one: the last
     /// block of a short queue is not made anew for each message.
     fn retire(&mut self, id: QueueId, index: u64) {

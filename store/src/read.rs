@@ -50,6 +50,8 @@ pub struct Stored {
     pub seq: Seq,
     /// As given in [`Publish::timestamp_ms`].
     pub timestamp_ms: u64,
+    /// The last one given in [`Operation::Mark`]; 0 if none was.
+    pub mark: u64,
     /// As given in [`Publish::parts`]. Slices of larger pieces of at most 256 KiB (or one record, if
     /// that is larger), which go when the last slice goes.
     pub parts: [Bytes; 3],
@@ -130,8 +132,16 @@ impl Reader {
             missed = self.read(wanted.queue, &moved, &mut page);
         }
         page.messages.sort_unstable_by_key(|message| message.seq);
+        self.add_marks(wanted.queue, &mut page.messages);
         page.lost = self.report(wanted.queue, lost);
         page
+    }
+
+    fn add_marks(&self, queue: QueueId, messages: &mut [Stored]) {
+        let state = lock(&self.state);
+        for message in messages {
+            message.mark = state.queues.mark_of(queue, message.seq);
+        }
     }
 
     /// Of messages that were not where they should be: where they lie now, if they have been moved in the
@@ -282,7 +292,7 @@ fn take(queue: QueueId, seqs: &[Seq], operation: Operation, found: &mut Vec<Stor
             let Some((_, seq)) = here.copied() else { return };
             // What was read is in memory of its own.
             let Publish { timestamp_ms, parts: Parts::Own(parts), .. } = publish else { return };
-            found.push(Stored { seq, timestamp_ms, parts });
+            found.push(Stored { seq, timestamp_ms, mark: 0, parts });
         }
         Operation::Atomic(parts) => parts.into_iter().for_each(|part| take(queue, seqs, part, found)),
         _ => {}

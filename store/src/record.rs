@@ -37,6 +37,7 @@ const ATOMIC: u8 = 8;
 pub(crate) const SEAL: u8 = 9;
 const PURGE: u8 = 10;
 const RELOCATE: u8 = 11;
+const MARK: u8 = 12;
 
 /// The payload does not say what its kind promises, although its checksum is right.
 #[derive(Debug, PartialEq, Eq)]
@@ -192,6 +193,13 @@ impl Buffer {
                 self.put_u64(queue.0);
                 self.put_u64(through.0);
             }
+            Operation::Mark { queue, marks } => {
+                self.put_u64(queue.0);
+                for (seq, mark) in marks {
+                    self.put_u64(seq.0);
+                    self.put_varint(*mark);
+                }
+            }
             Operation::Atomic(parts) => self.put_atomic(parts),
         }
     }
@@ -284,6 +292,7 @@ fn kind(operation: &Operation) -> u8 {
         Operation::Settle { .. } => SETTLE,
         Operation::Purge { .. } => PURGE,
         Operation::Delivered { .. } => DELIVERED,
+        Operation::Mark { .. } => MARK,
         Operation::Atomic(_) => ATOMIC,
     }
 }
@@ -311,7 +320,7 @@ pub(crate) enum Parsed {
 
 /// Whether a record of this kind is known.
 pub(crate) fn is_kind(kind: u8) -> bool {
-    (DEFINE..=RELOCATE).contains(&kind)
+    (DEFINE..=MARK).contains(&kind)
 }
 
 /// Looks at the start of `bytes`. Checks the checksum of the whole record.
@@ -363,6 +372,14 @@ fn decode_plain(kind: u8, reader: &mut Reader) -> Result<Operation, Malformed> {
         PUBLISH => Operation::Publish(decode_publish(reader)?),
         RELOCATE => Operation::Relocate(decode_publish(reader)?),
         DELIVERED => Operation::Delivered { queue: QueueId(reader.u64()?), through: Seq(reader.u64()?) },
+        MARK => {
+            let queue = QueueId(reader.u64()?);
+            let mut marks = SmallVec::new();
+            while !reader.bytes.is_empty() {
+                marks.push((Seq(reader.u64()?), reader.varint()?));
+            }
+            Operation::Mark { queue, marks }
+        }
         _ => return Err(Malformed),
     })
 }
@@ -509,6 +526,10 @@ pub(crate) mod tests {
             any::<u64>().prop_map(|id| Operation::QueueDelete { queue: QueueId(id) }),
             any::<(u64, u64)>()
                 .prop_map(|(id, seq)| Operation::Delivered { queue: QueueId(id), through: Seq(seq) }),
+            (any::<u64>(), proptest::collection::vec(any::<(u64, u64)>(), 0..5)).prop_map(|(id, marks)| {
+                let marks = marks.into_iter().map(|(seq, mark)| (Seq(seq), mark)).collect();
+                Operation::Mark { queue: QueueId(id), marks }
+            }),
             (any::<u64>(), proptest::collection::btree_set(any::<u64>(), 1..50), any::<bool>()).prop_map(
                 |(id, seqs, is_purge)| {
                     let (queue, runs) = (QueueId(id), seqs.into_iter().map(Seq).collect());

@@ -20,7 +20,7 @@ use crate::operation::{Operation, QueueId, Seq};
 use crate::places::Places;
 use crate::pool::Pool;
 use crate::record;
-use crate::schema::{self, FORMAT};
+use crate::schema;
 use crate::segment::{self, End, Found, Head};
 use crate::state::State;
 use crate::table::{Row, Table};
@@ -370,8 +370,8 @@ fn load(rows: Vec<Row>) -> Result<(State, Position), String> {
     }
 
     let meta = meta.ok_or("it does not say where the log continues")?;
-    if meta.schema != FORMAT {
-        return Err(format!("it has format {}, not {FORMAT}", meta.schema));
+    if !schema::is_known(meta.schema) {
+        return Err(format!("it has format {}, which is unknown", meta.schema));
     }
     let found = (state.definitions.iter().len() as u64, queues, blocks);
     let expected = (meta.definitions, meta.queues, meta.blocks);
@@ -488,7 +488,8 @@ impl Replay<'_> {
             | Operation::Relocate(_)
             | Operation::Settle { .. }
             | Operation::Purge { .. }
-            | Operation::Delivered { .. } => {
+            | Operation::Delivered { .. }
+            | Operation::Mark { .. } => {
                 self.state.apply(position, operation);
             }
         }

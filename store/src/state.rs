@@ -41,6 +41,9 @@ impl State {
                 runs.iter().for_each(|run| self.queues.purge(*queue, run));
             }
             Operation::Delivered { queue, through } => self.queues.delivered(*queue, *through),
+            Operation::Mark { queue, marks } => {
+                marks.iter().for_each(|(seq, mark)| self.queues.mark(*queue, *seq, *mark));
+            }
             Operation::Atomic(parts) => {
                 for part in parts {
                     self.apply_part(position, part);
@@ -104,9 +107,9 @@ mod tests {
         Operation::Purge { queue: QUEUE, runs: seqs.into_iter().map(Seq).collect() }
     }
 
-    /// What a start would find: numbers and places, those that expire, the next number, the last one
+    /// What a start would find: numbers, places and marks, those that expire, the next number, the last one
     /// delivered, and how much is alive in each segment.
-    type Seen = (Vec<(u64, u32)>, Vec<(Seq, u64)>, u64, u64, Vec<(u64, u64)>);
+    type Seen = (Vec<(u64, u32, u64)>, Vec<(Seq, u64)>, u64, u64, Vec<(u64, u64)>);
 
     fn seen(state: &State, recall: &Recall) -> Seen {
         let (_, queue) = state.queues.sorted()[0];
@@ -121,10 +124,11 @@ mod tests {
                 }
             };
             rest.first = Seq(found.last().unwrap().0.0 + 1);
-            live.extend(found.into_iter().map(|(seq, position)| (seq.0, position.offset)));
+            let mark = |seq| state.queues.mark_of(QUEUE, seq);
+            live.extend(found.into_iter().map(|(seq, position)| (seq.0, position.offset, mark(seq))));
         }
         assert_eq!(live.len() as u64, queue.live());
-        assert_eq!(live.first().map(|(seq, _)| Seq(*seq)), queue.first_live());
+        assert_eq!(live.first().map(|(seq, ..)| Seq(*seq)), queue.first_live());
         let in_segment = state.queues.live_segments().collect();
         (live, queue.expiring().collect(), queue.next_seq, queue.delivered_below, in_segment)
     }
@@ -142,6 +146,10 @@ mod tests {
             2 => (0u64..3000).prop_map(|seq| settle([seq])),
             1 => (0u64..3000, 0u64..1500).prop_map(|(from, count)| settle(from..from + count)),
             1 => (0u64..3000, 0u64..1500).prop_map(|(from, count)| purge(from..from + count)),
+            2 => (0u64..3000, 0u64..3).prop_map(|(seq, mark)| Operation::Mark {
+                queue: QUEUE,
+                marks: (seq..seq + 40).map(|seq| (Seq(seq), mark)).collect(),
+            }),
             1 => (0u64..3000).prop_map(|seq| Operation::Delivered { queue: QUEUE, through: Seq(seq) }),
         ]
     }
@@ -199,12 +207,21 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
+        /// A purge and a mark take only what was there before them.
         #[test]
-        fn replaying_a_log_without_a_purge_twice_changes_nothing(
+        fn replaying_a_log_twice_changes_nothing(
             operations in proptest::collection::vec(operation(), 0..300)
         ) {
             let mut log = without_repetition(operations);
-            log.retain(|operation| !matches!(operation, Operation::Purge { .. }));
+            let mut published = std::collections::HashSet::new();
+            log.retain_mut(|operation| {
+                match operation {
+                    Operation::Publish(publish) => drop(published.insert(publish.destinations[0].1)),
+                    Operation::Mark { marks, .. } => marks.retain(|(seq, _)| published.contains(seq)),
+                    _ => {}
+                }
+                !matches!(operation, Operation::Purge { .. })
+            });
             let recall = recall(&Rows::default());
             let mut state = State::default();
             apply_all(&mut state, &log);

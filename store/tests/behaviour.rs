@@ -170,10 +170,10 @@ fn an_unknown_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     reopen(dir.path());
 
-    fs::write(dir.path().join("VERSION"), "garenne-store 2\n").unwrap();
+    fs::write(dir.path().join("VERSION"), "garenne-store 3\n").unwrap();
 
     let error = Store::open(dir.path(), options()).unwrap_err();
-    assert!(matches!(error, Error::Version { found: 2, supported: 1, .. }));
+    assert!(matches!(error, Error::Version { found: 3, supported: 2, .. }));
 }
 
 #[test]
@@ -290,6 +290,24 @@ fn a_purge_takes_what_is_there_and_leaves_what_comes() {
 
     assert_eq!(seqs(&reopen(crashed.path()), 1), [5]);
     assert_eq!(seqs(&reopen(dir.path()), 1), [5]);
+}
+
+#[test]
+fn a_mark_comes_back_with_its_message_wherever_that_lies() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path(), options()).unwrap();
+    let messages = (0..5).map(|seq| publish(&[(1, seq)], vec![b'x'; 8000]));
+    store.append_and_wait([create(1)].into_iter().chain(messages).collect()).unwrap();
+    let together = Operation::Atomic(vec![mark(1, [1], 3), settle(1, [0])]);
+    store.append_and_wait(vec![mark(1, [0, 1, 2, 9], 2), together, publish(&[(1, 9)], "late")]).unwrap();
+    let Operation::Publish(moved) = publish(&[(1, 2)], vec![b'x'; 8000]) else { unreachable!() };
+    store.append_and_wait(vec![Operation::Relocate(moved)]).unwrap();
+    let crashed = crash(dir.path());
+    store.close().unwrap();
+
+    let expected = [((1, 1), 3), ((1, 2), 2)].into();
+    assert_eq!(reopen(crashed.path()).marks, expected);
+    assert_eq!(reopen(dir.path()).marks, expected);
 }
 
 #[test]

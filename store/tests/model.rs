@@ -22,6 +22,8 @@ struct Model {
 struct ModelQueue {
     live: BTreeMap<u64, Vec<u8>>,
     gone: BTreeSet<u64>,
+    /// Those of messages that are gone do not matter.
+    marks: BTreeMap<u64, u64>,
     next: u64,
     delivered_below: u64,
 }
@@ -77,6 +79,11 @@ impl Model {
                 queue.saw(through.0);
                 queue.delivered_below = queue.delivered_below.max(through.0 + 1);
             }
+            Operation::Mark { queue, marks } => {
+                let Some(queue) = self.queues.get_mut(&queue.0) else { return };
+                let live = marks.iter().filter(|(seq, _)| queue.live.contains_key(&seq.0));
+                queue.marks.extend(live.map(|(seq, mark)| (seq.0, *mark)));
+            }
             Operation::Atomic(parts) => parts.iter().for_each(|part| self.apply(part)),
         }
     }
@@ -96,6 +103,12 @@ impl Model {
             })
             .collect();
         assert_eq!(recovered.contents, expected);
+        let of_queue = |(id, queue): (&u64, &'_ ModelQueue)| {
+            let marks = queue.marks.iter().filter(|(seq, mark)| queue.live.contains_key(seq) && **mark != 0);
+            marks.map(|(seq, mark)| ((*id, *seq), *mark)).collect::<Vec<_>>()
+        };
+        let marks: BTreeMap<_, _> = self.queues.iter().flat_map(of_queue).collect();
+        assert_eq!(recovered.marks, marks);
         for queue in &recovered.queues {
             assert_eq!(queue.next_seq.0, self.queues[&queue.queue.0].next);
         }
@@ -112,6 +125,7 @@ enum Step {
     Overtake { queue: u64 },
     Purge { queue: u64, pick: u64, count: u64 },
     Delivered { queue: u64, pick: u64 },
+    Mark { queue: u64, pick: u64, mark: u64 },
     Define { key: u8, value: u8 },
     Undefine { key: u8 },
     Create,
@@ -133,6 +147,7 @@ fn plain() -> impl Strategy<Value = Step> {
         1 => (queue(), any::<u64>(), 0u64..2000)
             .prop_map(|(queue, pick, count)| Step::Purge { queue, pick, count }),
         1 => (queue(), any::<u64>()).prop_map(|(queue, pick)| Step::Delivered { queue, pick }),
+        3 => (queue(), any::<u64>(), 0u64..3).prop_map(|(queue, pick, mark)| Step::Mark { queue, pick, mark }),
         1 => (0u8..4, any::<u8>()).prop_map(|(key, value)| Step::Define { key, value }),
         1 => (0u8..4).prop_map(|key| Step::Undefine { key }),
         1 => Just(Step::Create),
@@ -191,6 +206,12 @@ fn operations(model: &mut Model, step: &Step) -> Vec<Operation> {
             let Some(id) = id(queue) else { return Vec::new() };
             let Some(through) = pick.checked_rem(model.queues[&id].next) else { return Vec::new() };
             vec![delivered(id, through)]
+        }
+        Step::Mark { queue, pick, mark } => {
+            let Some(id) = id(queue) else { return Vec::new() };
+            // Some are gone, or still to come.
+            let Some(first) = pick.checked_rem(model.queues[&id].next) else { return Vec::new() };
+            vec![common::mark(id, first..first + 20, *mark)]
         }
         Step::Define { key, value } => {
             vec![Operation::Define { key: vec![*key], value: vec![*value] }]

@@ -49,6 +49,11 @@ pub fn delivered(queue: u64, through: u64) -> Operation {
     Operation::Delivered { queue: QueueId(queue), through: Seq(through) }
 }
 
+pub fn mark(queue: u64, seqs: impl IntoIterator<Item = u64>, mark: u64) -> Operation {
+    let marks = seqs.into_iter().map(|seq| (Seq(seq), mark)).collect();
+    Operation::Mark { queue: QueueId(queue), marks }
+}
+
 pub fn nobody() -> Arc<dyn Fn() + Send + Sync> {
     Arc::new(|| ())
 }
@@ -60,6 +65,8 @@ pub type Contents = BTreeMap<u64, Vec<(u64, bool, Bytes)>>;
 pub struct Reopened {
     pub recovered: Recovered,
     pub contents: Contents,
+    /// By queue and number, of messages that have one.
+    pub marks: BTreeMap<(u64, u64), u64>,
     /// What was noticed at the start and when the messages were read.
     pub damage: Vec<Damage>,
 }
@@ -74,7 +81,7 @@ impl std::ops::Deref for Reopened {
 
 /// Reads all messages, some at a time, and holds them against what the start has said of them.
 pub fn read_all(store: &Store, recovered: Recovered) -> Reopened {
-    let mut contents = Contents::new();
+    let (mut contents, mut marks) = (Contents::new(), BTreeMap::new());
     let mut damage = recovered.damage.clone();
     for queue in &recovered.queues {
         let messages: &mut Vec<_> = contents.entry(queue.queue.0).or_default();
@@ -85,6 +92,8 @@ pub fn read_all(store: &Store, recovered: Recovered) -> Reopened {
             let page = store.read_and_wait(wanted).unwrap();
             assert!(page.through >= run.first && page.through <= run.last);
             run.first = Seq(page.through.0 + 1);
+            let marked = page.messages.iter().filter(|stored| stored.mark != 0);
+            marks.extend(marked.map(|stored| ((queue.queue.0, stored.seq.0), stored.mark)));
             messages.extend(page.messages.into_iter().map(|stored| {
                 let [_, _, body] = stored.parts;
                 (stored.seq.0, stored.seq < queue.delivered_below, body)
@@ -98,7 +107,7 @@ pub fn read_all(store: &Store, recovered: Recovered) -> Reopened {
             assert_eq!(messages.first().map_or(queue.next_seq.0, |first| first.0), queue.first.0);
         }
     }
-    Reopened { recovered, contents, damage }
+    Reopened { recovered, contents, marks, damage }
 }
 
 pub fn seqs(reopened: &Reopened, queue: u64) -> Vec<u64> {
