@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use hashbrown::HashMap;
-use store::{Operation, QueueId, RecoveredQueue, Store, Urgency};
+use store::{DueWanted, Operation, QueueId, RecoveredQueue, Seq, Store, Urgency};
 use tracing::{error, info, warn};
 
 use crate::alarm::{self, Alarm, Cause, Siren};
@@ -28,6 +28,9 @@ use crate::vhost::{QueueIds, Vhost};
 const MEMORY_PERIOD: Duration = Duration::from_millis(100);
 /// The same while they do.
 const MEMORY_PERIOD_SHORT: Duration = Duration::from_millis(5);
+
+/// So many due messages are asked for at once.
+const DUE_PAGE: usize = 65_536;
 
 /// A running broker. Everything in it is shared by all connections.
 #[derive(Debug)]
@@ -249,10 +252,10 @@ impl Broker {
             Definition::Binding(kept) => self.vhost(&kept.vhost)?.restore_binding(kept),
             Definition::Queue(kept) => {
                 let recovered = queues.remove(&QueueId(kept.id));
-                let next_seq = recovered.as_ref().map_or(store::Seq(1), |q| q.next_seq);
+                let next_seq = recovered.as_ref().map_or(Seq(1), |q| q.next_seq);
                 let queue = self.vhost(&kept.vhost)?.restore_queue(kept, next_seq)?;
                 if let Some(recovered) = recovered {
-                    queue.restore(&recovered);
+                    queue.restore(&recovered, self.due(&recovered));
                     info!(
                         vhost = kept.vhost,
                         queue = kept.name,
@@ -263,6 +266,20 @@ impl Broker {
                 Ok(())
             }
         }
+    }
+
+    /// When which messages of a queue are due.
+    fn due(&self, recovered: &RecoveredQueue) -> Vec<(u64, Seq)> {
+        let end = (u64::MAX, Seq(u64::MAX));
+        let mut found = Vec::new();
+        let mut after = if recovered.first_due_ms.is_some() { (0, Seq(0)) } else { end };
+        while after < end {
+            let wanted = DueWanted { queue: recovered.queue, after, until_ms: u64::MAX, max: DUE_PAGE };
+            let Ok(page) = self.surroundings.store.due_and_wait(wanted) else { break };
+            found.extend(page.entries);
+            after = page.through;
+        }
+        found
     }
 
     fn add_vhost(&self, name: &str) {

@@ -180,8 +180,8 @@ impl Handle {
     }
 
     /// It has messages from before the start.
-    pub fn restore(&self, recovered: &RecoveredQueue) {
-        self.act(|state, _, _| state.restore(recovered));
+    pub fn restore(&self, recovered: &RecoveredQueue, due: Vec<(u64, Seq)>) {
+        self.act(|state, _, _| state.restore(recovered, due));
     }
 
     /// Leaves to the store what it can of a long queue that nobody has touched for a while, if memory is

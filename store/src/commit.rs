@@ -26,7 +26,7 @@ const KEEP_OPERATIONS: usize = 16 << 10;
 
 pub(crate) struct Commit {
     pub(crate) hub: Arc<Hub>,
-    /// Shared with the reading thread alone, which only looks.
+    /// Shared with threads that look, and with the checkpoint, which says where it has put due times.
     pub(crate) state: Arc<Mutex<State>>,
     pub(crate) log: Log,
     pub(crate) checkpoint_interval: Duration,
@@ -254,6 +254,8 @@ impl Commit {
     /// Leaves the log sealed and wholly contained in the state database.
     fn close(&mut self, worker: &Worker<Snapshot>) -> Result<(), Error> {
         if lock(&self.state).is_dirty() || self.checkpoint_wanted {
+            // What it has to say comes before the next snapshot is taken.
+            worker.wait();
             let snapshot = self.snapshot()?;
             worker.give(snapshot);
         }

@@ -69,9 +69,9 @@ pub struct Publish {
     /// When the broker took the message, in milliseconds since 1970. Decided by the caller, since
     /// [`Operation`]s must replay to the same state at any time.
     pub timestamp_ms: u64,
-    /// When the message wishes to be gone, in milliseconds since 1970. The store only hands it back
-    /// at a start, so that nobody has to read the message to know.
-    pub expires_at_ms: Option<u64>,
+    /// When something is to be done with the message, in milliseconds since 1970. The store keeps an index
+    /// of these times, see [`crate::Store::due`], and does nothing else with them.
+    pub due_at_ms: Option<u64>,
     /// The queues that receive it, each with the message's number there.
     pub destinations: SmallVec<[(QueueId, Seq); 1]>,
     /// Address, properties and body. Opaque to the store; together less than 1 GiB.

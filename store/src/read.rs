@@ -1,4 +1,4 @@
-//! Reading messages back: a thread that turns numbers into bodies, a page at a time.
+//! Reading messages back: a thread that turns numbers into bodies, a page at a time, and says which are due.
 //!
 //! The index says where the messages of a page lie; neighbours in the log are read with one call. Each
 //! record is checked: its checksum, and that it is the message that was asked for.
@@ -11,10 +11,12 @@ use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 
+use crate::due::{DuePage, DueWanted, Span};
 use crate::error::Error;
 use crate::intake::{Hub, Urgency, lock};
 use crate::log::Position;
 use crate::operation::{Operation, Parts, Publish, QueueId, Run, Seq};
+use crate::pages::{self, Pages};
 use crate::places::Places;
 use crate::queues::Seen;
 use crate::record::{self, Parsed};
@@ -71,10 +73,20 @@ pub struct Page {
 /// What is done with a page. Called by the reading thread: must be short.
 pub type Then = Box<dyn FnOnce(Page) + Send>;
 
+/// The same for a page of due messages.
+pub type DueThen = Box<dyn FnOnce(DuePage) + Send>;
+
+/// What somebody asks the reading thread for.
+pub(crate) enum Wish {
+    Messages(Wanted, Then),
+    Due(DueWanted, DueThen),
+}
+
 pub(crate) struct Reader {
     state: Arc<Mutex<State>>,
     hub: Arc<Hub>,
     places: Places,
+    pages: Pages,
     log_dir: PathBuf,
     /// Those of the last pages, the last one first.
     files: Vec<(u64, File)>,
@@ -88,16 +100,25 @@ struct Recalled {
 }
 
 impl Reader {
-    pub(crate) fn new(state: Arc<Mutex<State>>, hub: Arc<Hub>, places: Places, log_dir: &Path) -> Reader {
+    pub(crate) fn new(
+        state: Arc<Mutex<State>>,
+        hub: Arc<Hub>,
+        places: Places,
+        pages: Pages,
+        log_dir: &Path,
+    ) -> Reader {
         let log_dir = log_dir.to_owned();
-        Reader { state, hub, places, log_dir, files: Vec::new(), blocks: Vec::new() }
+        Reader { state, hub, places, pages, log_dir, files: Vec::new(), blocks: Vec::new() }
     }
 
     /// Reads pages until nobody can ask for one any more.
-    pub(crate) fn start(mut self, wishes: mpsc::Receiver<(Wanted, Then)>) -> Result<JoinHandle<()>, Error> {
+    pub(crate) fn start(mut self, wishes: mpsc::Receiver<Wish>) -> Result<JoinHandle<()>, Error> {
         let work = move || {
-            for (wanted, then) in wishes {
-                then(self.page(wanted));
+            for wish in wishes {
+                match wish {
+                    Wish::Messages(wanted, then) => then(self.page(wanted)),
+                    Wish::Due(wanted, then) => then(self.due(&wanted)),
+                }
             }
         };
         let spawned = thread::Builder::new().name("store-read".into()).spawn(work);
@@ -135,6 +156,24 @@ impl Reader {
         self.add_marks(wanted.queue, &mut page.messages);
         page.lost = self.report(wanted.queue, lost);
         page
+    }
+
+    fn due(&self, wanted: &DueWanted) -> DuePage {
+        let queue = wanted.queue;
+        let read = |number, span: &Span| {
+            let entries = self.pages.read(queue, number, span);
+            // If it is not there since a checkpoint has written its entries elsewhere, that has told the
+            // state before.
+            let is_lost = entries.is_none() && lock(&self.state).queues.has_page(queue, number);
+            entries.or_else(|| is_lost.then(|| self.pages.search(queue, number, span)))
+        };
+        loop {
+            let listing = lock(&self.state).queues.due(wanted);
+            let page = listing.page(wanted, read, |entries| pages::live(&self.state, queue, &entries));
+            if let Some(page) = page {
+                return page;
+            }
+        }
     }
 
     fn add_marks(&self, queue: QueueId, messages: &mut [Stored]) {

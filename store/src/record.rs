@@ -17,6 +17,7 @@ use crc32c::crc32c_append;
 use smallvec::SmallVec;
 
 use crate::operation::{Operation, Parts, Publish, QueueId, RECORD_BYTES_MAX, Run, Runs, Seq};
+use crate::varint;
 
 /// Bytes of a record before its payload.
 pub(crate) const HEADER_BYTES: usize = 12;
@@ -206,7 +207,7 @@ impl Buffer {
 
     fn put_publish(&mut self, publish: &Publish) {
         self.put_u64(publish.timestamp_ms);
-        self.put_varint(publish.expires_at_ms.map_or(0, |at_ms| at_ms.saturating_add(1)));
+        self.put_varint(publish.due_at_ms.map_or(0, |at_ms| at_ms.saturating_add(1)));
         self.put_varint(publish.destinations.len() as u64);
         for (queue, seq) in &publish.destinations {
             self.put_u64(queue.0);
@@ -272,12 +273,8 @@ impl Buffer {
         self.bytes.extend_from_slice(&value.to_le_bytes());
     }
 
-    fn put_varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.bytes.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.bytes.push(value as u8);
+    fn put_varint(&mut self, value: u64) {
+        varint::put(&mut self.bytes, value);
     }
 }
 
@@ -386,7 +383,7 @@ fn decode_plain(kind: u8, reader: &mut Reader) -> Result<Operation, Malformed> {
 
 fn decode_publish(reader: &mut Reader) -> Result<Publish, Malformed> {
     let timestamp_ms = reader.u64()?;
-    let expires_at_ms = reader.varint()?.checked_sub(1);
+    let due_at_ms = reader.varint()?.checked_sub(1);
     let count = reader.varint()?;
     if count > reader.bytes.len() as u64 / 16 {
         return Err(Malformed);
@@ -397,7 +394,7 @@ fn decode_publish(reader: &mut Reader) -> Result<Publish, Malformed> {
     }
     let lens = [reader.varint()?, reader.varint()?, reader.varint()?];
     let parts = [reader.take(lens[0])?, reader.take(lens[1])?, reader.take(lens[2])?];
-    Ok(Publish { timestamp_ms, expires_at_ms, destinations, parts: Parts::Own(parts) })
+    Ok(Publish { timestamp_ms, due_at_ms, destinations, parts: Parts::Own(parts) })
 }
 
 fn decode_atomic(reader: &mut Reader) -> Result<Operation, Malformed> {
@@ -475,19 +472,7 @@ impl Reader {
     }
 
     fn varint(&mut self) -> Result<u64, Malformed> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8()?;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                return Err(Malformed);
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(Malformed)
+        varint::take(|| self.u8().ok()).ok_or(Malformed)
     }
 }
 
@@ -547,7 +532,7 @@ pub(crate) mod tests {
                 .prop_map(|((timestamp_ms, expires), destinations, parts)| Operation::Publish(
                     Publish {
                         timestamp_ms,
-                        expires_at_ms: expires.map(u64::from),
+                        due_at_ms: expires.map(u64::from),
                         destinations: destinations
                             .into_iter()
                             .map(|(queue, seq)| (QueueId(queue), Seq(seq)))

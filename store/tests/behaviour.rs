@@ -311,23 +311,24 @@ fn a_mark_comes_back_with_its_message_wherever_that_lies() {
 }
 
 #[test]
-fn messages_that_wish_to_be_gone_are_known_at_a_start() {
+fn messages_that_are_due_at_some_time_are_listed_after_a_start() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(dir.path(), options()).unwrap();
-    let expiring = |seq: u64, at_ms: u64| {
-        let Operation::Publish(mut publish) = publish(&[(1, seq)], "brief") else { unreachable!() };
-        publish.expires_at_ms = Some(at_ms);
-        Operation::Publish(publish)
-    };
     store.append_and_wait(vec![create(1), publish(&[(1, 0)], "stays")]).unwrap();
-    store.append_and_wait(vec![expiring(1, 70), expiring(2, 0), expiring(5000, 60)]).unwrap();
+    store
+        .append_and_wait(vec![
+            publish_due(&[(1, 1)], 70),
+            publish_due(&[(1, 2)], 0),
+            publish_due(&[(1, 5000)], 60),
+        ])
+        .unwrap();
     store.append_and_wait(vec![settle(1, [2])]).unwrap();
     let crashed = crash(dir.path());
     store.close().unwrap();
 
-    let expected = [(Seq(1), 70), (Seq(5000), 60)];
-    assert_eq!(reopen(crashed.path()).queues[0].expiring, expected);
-    assert_eq!(reopen(dir.path()).queues[0].expiring, expected);
+    let expected = [(60, Seq(5000)), (70, Seq(1))];
+    assert_eq!(reopen(crashed.path()).due[&1], expected);
+    assert_eq!(reopen(dir.path()).due[&1], expected);
 }
 
 #[test]

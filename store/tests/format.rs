@@ -25,7 +25,7 @@ fn body(n: u64) -> Vec<u8> {
 
 fn expiring(queue: u64, seq: u64, at_ms: u64) -> Operation {
     let Operation::Publish(mut message) = publish(&[(queue, seq)], body(seq)) else { unreachable!() };
-    message.expires_at_ms = Some(at_ms);
+    message.due_at_ms = Some(at_ms);
     Operation::Publish(message)
 }
 
@@ -55,7 +55,8 @@ fn a_directory_of_format_1_is_read_whole() {
     assert!(first.iter().all(|(seq, redelivered, _)| *redelivered == (*seq <= 50)));
     assert_eq!(seqs(&reopened, 2), [0, 20, 40, 60, 80, 100, 120, 140, 160, 180]);
     assert_eq!(seqs(&reopened, 4), [0, 1, 3000, 3001]);
-    assert_eq!(reopened.queues[2].expiring, [(Seq(1), 70), (Seq(3001), 60)]);
+    assert_eq!(reopened.due[&4], [(60, Seq(3001)), (70, Seq(1))]);
+    assert_eq!(reopened.queues[2].first_due_ms, Some(60));
     assert_eq!(reopened.queues[2].next_seq, Seq(3002));
     // And it goes on from there.
     assert_eq!(seqs(&reopen(dir.path()), 1), in_the_first());

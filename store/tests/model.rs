@@ -21,6 +21,8 @@ struct Model {
 #[derive(Default)]
 struct ModelQueue {
     live: BTreeMap<u64, Vec<u8>>,
+    /// When those that are due at some time are; those of messages that are gone do not matter.
+    due: BTreeMap<u64, u64>,
     gone: BTreeSet<u64>,
     /// Those of messages that are gone do not matter.
     marks: BTreeMap<u64, u64>,
@@ -55,6 +57,7 @@ impl Model {
                     queue.saw(seq.0);
                     if !queue.gone.contains(&seq.0) {
                         queue.live.entry(seq.0).or_insert_with(|| publish.parts.get()[2].to_vec());
+                        queue.due.extend(publish.due_at_ms.map(|at_ms| (seq.0, at_ms)));
                     }
                 }
             }
@@ -103,6 +106,15 @@ impl Model {
             })
             .collect();
         assert_eq!(recovered.contents, expected);
+        let of_queue = |(id, queue): (&u64, &'_ ModelQueue)| {
+            let live = queue.due.iter().filter(|(seq, _)| queue.live.contains_key(seq));
+            let mut due: Vec<(u64, Seq)> = live.map(|(seq, at_ms)| (*at_ms, Seq(*seq))).collect();
+            due.sort_unstable();
+            (*id, due)
+        };
+        let due: BTreeMap<_, _> =
+            self.queues.iter().map(of_queue).filter(|(_, due)| !due.is_empty()).collect();
+        assert_eq!(recovered.due, due);
         let of_queue = |(id, queue): (&u64, &'_ ModelQueue)| {
             let marks = queue.marks.iter().filter(|(seq, mark)| queue.live.contains_key(seq) && **mark != 0);
             marks.map(|(seq, mark)| ((*id, *seq), *mark)).collect::<Vec<_>>()
@@ -175,12 +187,16 @@ fn operations(model: &mut Model, step: &Step) -> Vec<Operation> {
                 .filter_map(|queue| id(&queue))
                 .map(|id| (id, model.queues[&id].next))
                 .collect();
-            vec![publish(&to, vec![*body as u8; *body])]
+            let Operation::Publish(mut publish) = publish(&to, vec![*body as u8; *body]) else {
+                unreachable!()
+            };
+            publish.due_at_ms = (body % 2 == 1).then_some(*body as u64);
+            vec![Operation::Publish(publish)]
         }
         Step::PublishMany { queue, count } => {
             let Some(id) = id(queue) else { return Vec::new() };
             let next = model.queues[&id].next;
-            (next..next + count).map(|seq| publish(&[(id, seq)], seq.to_string())).collect()
+            (next..next + count).map(|seq| publish_due(&[(id, seq)], 1 + seq * 7919 % 499)).collect()
         }
         Step::Settle { queue, pick } => {
             let Some(id) = id(queue) else { return Vec::new() };

@@ -31,10 +31,15 @@ pub fn define(key: &str, value: &str) -> Operation {
 pub fn publish(to: &[(u64, u64)], body: impl Into<Bytes>) -> Operation {
     Operation::Publish(Publish {
         timestamp_ms: 1,
-        expires_at_ms: None,
+        due_at_ms: None,
         destinations: to.iter().map(|(queue, seq)| (QueueId(*queue), Seq(*seq))).collect(),
         parts: Parts::Own([Bytes::from_static(b"to"), Bytes::from_static(b"properties"), body.into()]),
     })
+}
+
+pub fn publish_due(to: &[(u64, u64)], at_ms: u64) -> Operation {
+    let Operation::Publish(publish) = publish(to, at_ms.to_string()) else { unreachable!() };
+    Operation::Publish(Publish { due_at_ms: Some(at_ms), ..publish })
 }
 
 pub fn settle(queue: u64, seqs: impl IntoIterator<Item = u64>) -> Operation {
@@ -67,6 +72,8 @@ pub struct Reopened {
     pub contents: Contents,
     /// By queue and number, of messages that have one.
     pub marks: BTreeMap<(u64, u64), u64>,
+    /// What is due when, of queues that have such messages.
+    pub due: BTreeMap<u64, Vec<(u64, Seq)>>,
     /// What was noticed at the start and when the messages were read.
     pub damage: Vec<Damage>,
 }
@@ -107,7 +114,30 @@ pub fn read_all(store: &Store, recovered: Recovered) -> Reopened {
             assert_eq!(messages.first().map_or(queue.next_seq.0, |first| first.0), queue.first.0);
         }
     }
-    Reopened { recovered, contents, marks, damage }
+    let due = recovered.queues.iter().map(|queue| (queue.queue.0, due(store, queue.queue.0, 97)));
+    let due: BTreeMap<_, _> = due.filter(|(_, due)| !due.is_empty()).collect();
+    for queue in &recovered.queues {
+        let first = due.get(&queue.queue.0).map(|due| due[0].0);
+        assert!(first.is_none_or(|first| queue.first_due_ms.unwrap() <= first));
+    }
+    Reopened { recovered, contents, marks, due, damage }
+}
+
+/// All that is due of a queue, so many at a time.
+pub fn due(store: &Store, queue: u64, max: usize) -> Vec<(u64, Seq)> {
+    let end = (u64::MAX, Seq(u64::MAX));
+    let mut found = Vec::new();
+    let mut after = (0, Seq(0));
+    while after < end {
+        let wanted = DueWanted { queue: QueueId(queue), after, until_ms: u64::MAX, max };
+        let page = store.due_and_wait(wanted).unwrap();
+        assert!(page.through > after && page.entries.len() <= max);
+        assert!(page.entries.iter().all(|entry| after < *entry && *entry <= page.through));
+        after = page.through;
+        found.extend(page.entries);
+    }
+    assert!(found.is_sorted_by(|a, b| a < b));
+    found
 }
 
 pub fn seqs(reopened: &Reopened, queue: u64) -> Vec<u64> {
