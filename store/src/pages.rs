@@ -190,3 +190,271 @@ fn small(pages: &[(u64, Span)]) -> Vec<(u64, Span)> {
     small.truncate(SMALL_PAGES_MAX);
     small
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+    use crate::due::{Due, DueWanted};
+    use crate::operation::{Publish, Seq};
+    use crate::store::{Options, Store};
+
+    const QUEUE: QueueId = QueueId(1);
+
+    /// A queue's due times with what stands in for log and state database.
+    #[derive(Default)]
+    struct World {
+        due: Due,
+        rows: BTreeMap<Vec<u8>, Vec<u8>>,
+        /// When each message is due that is live, by number.
+        messages: Vec<Option<u64>>,
+        now_ms: u64,
+    }
+
+    impl World {
+        fn publish(&mut self, at_ms: u64) {
+            self.due.push((at_ms, Seq(self.messages.len() as u64)), |_| true);
+            self.messages.push(Some(at_ms));
+        }
+
+        fn is_live(&self, seq: Seq) -> bool {
+            self.messages[seq.0 as usize].is_some()
+        }
+
+        fn live(&self) -> Vec<Entry> {
+            let entries = self.messages.iter().zip(0..);
+            let mut live: Vec<Entry> =
+                entries.filter_map(|(at_ms, seq)| Some(((*at_ms)?, Seq(seq)))).collect();
+            live.sort_unstable();
+            live
+        }
+
+        fn settle(&mut self, is_settled: impl Fn(u64, u64) -> bool) {
+            for (at_ms, seq) in self.messages.iter_mut().zip(0..) {
+                *at_ms = at_ms.filter(|at_ms| !is_settled(*at_ms, seq));
+            }
+        }
+
+        fn read(&self, number: u64) -> Vec<Entry> {
+            keys::decode_entries(&self.rows[&Key::DueEntries(QUEUE, number).encode()]).unwrap()
+        }
+
+        /// How many pages it has recalled.
+        fn checkpoint(&mut self) -> usize {
+            let has_live = self.messages.iter().any(Option::is_some);
+            let is_live = |seq: Seq| self.messages[seq.0 as usize].is_some();
+            let (job, gone) = self.due.take(QUEUE, self.now_ms, has_live, is_live);
+            for number in gone {
+                self.rows.remove(&Key::DueSpan(QUEUE, number).encode());
+                self.rows.remove(&Key::DueEntries(QUEUE, number).encode());
+            }
+            let mut rows = Vec::new();
+            let pages = job.map(|job| job.write(&mut rows)).unwrap_or_default();
+            self.rows.extend(rows.into_iter().map(|(key, value)| (key, value.unwrap())));
+            self.due.written(pages);
+            assert_eq!(self.rows.len() as u64, 2 * self.due.stored());
+
+            let mut left = RECALL_PAGES_MAX;
+            for group in self.plan(&mut left) {
+                let mut entries: Vec<Entry> =
+                    group.iter().flat_map(|(number, _)| self.read(*number)).collect();
+                entries.retain(|(_, seq)| self.is_live(*seq));
+                entries.sort_unstable();
+                self.due
+                    .recall(Recalled { pages: group.iter().map(|(number, _)| *number).collect(), entries });
+            }
+            RECALL_PAGES_MAX - left
+        }
+
+        fn plan(&self, left: &mut usize) -> Vec<Vec<(u64, Span)>> {
+            let (live, now_ms) = (self.messages.iter().flatten().count() as u64, self.now_ms);
+            plan(Survey { pages: self.due.pages().collect(), live, now_ms }, left)
+        }
+
+        /// Checkpoints until nothing is left to do. How many pages that took.
+        fn come_to_rest(&mut self) -> usize {
+            let mut recalled = 0;
+            for _ in 0..1000 {
+                match self.checkpoint() {
+                    0 => return recalled,
+                    more => recalled += more,
+                }
+            }
+            panic!("it does not come to rest: {recalled} pages were recalled");
+        }
+
+        fn listed(&self) -> Vec<Entry> {
+            let mut wanted = DueWanted { queue: QUEUE, after: (0, Seq(0)), until_ms: u64::MAX, max: 10_000 };
+            let mut found = Vec::new();
+            while wanted.after < (u64::MAX, Seq(u64::MAX)) {
+                let live = |mut entries: Vec<Entry>| {
+                    entries.retain(|(_, seq)| self.is_live(*seq));
+                    entries
+                };
+                let read = |number, _: &Span| Some(self.read(number));
+                let page = self.due.listing(&wanted).page(&wanted, read, live).unwrap();
+                found.extend(page.entries);
+                wanted.after = page.through;
+            }
+            found
+        }
+
+        /// How many pages speak of the same time at most.
+        fn depth(&self) -> usize {
+            let pages: Vec<Span> = self.due.pages().map(|(_, span)| span).collect();
+            let at = |entry: Entry| pages.iter().filter(|s| s.first <= entry && entry <= s.last).count();
+            pages.iter().map(|span| at(span.first)).max().unwrap_or(0)
+        }
+
+        fn check(&self) {
+            assert!(self.listed() == self.live());
+        }
+    }
+
+    #[test]
+    fn random_times_end_in_pages_that_hardly_overlap_and_are_seldom_written() {
+        let mut random = StdRng::seed_from_u64(7);
+        let mut world = World::default();
+        let mut recalled = 0;
+        for _ in 0..100 {
+            (0..3000).for_each(|_| world.publish(random.random_range(1..3_600_000)));
+            recalled += world.checkpoint();
+        }
+        world.check();
+
+        recalled += world.come_to_rest();
+
+        let pages = world.due.pages().count();
+        assert!(world.depth() <= DEPTH_MAX, "{} pages overlap", world.depth());
+        assert!(pages < 300_000 / PAGE_ENTRIES * 2, "{pages} pages");
+        assert!(recalled < 400, "{recalled} pages were recalled");
+        world.check();
+    }
+
+    #[test]
+    fn a_few_at_a_time_do_not_each_keep_a_page() {
+        let mut random = StdRng::seed_from_u64(8);
+        for spread_ms in [1, 100, 1 << 40] {
+            let mut world = World::default();
+            for n in 0..500 {
+                (0..3).for_each(|_| world.publish(1000 * n + random.random_range(1..=spread_ms)));
+                world.checkpoint();
+            }
+            world.come_to_rest();
+
+            assert!(world.due.pages().count() <= SPARE_PAGES + SPARE_FACTOR * 3);
+            world.check();
+        }
+    }
+
+    #[test]
+    fn the_same_time_for_all_comes_to_rest() {
+        let mut world = World::default();
+        for _ in 0..40 {
+            (0..3000).for_each(|_| world.publish(5));
+            world.checkpoint();
+        }
+
+        world.come_to_rest();
+
+        assert!(world.depth() <= DEPTH_MAX);
+        world.check();
+    }
+
+    #[test]
+    fn pages_of_the_past_and_of_the_dead_go() {
+        let mut world = World::default();
+        (0..10_000).for_each(|n| world.publish(1000 + n % 100));
+        (0..200_000).for_each(|n| world.publish(10_000_000 + n));
+        world.come_to_rest();
+
+        world.now_ms = 1_000_000;
+        world.settle(|at_ms, seq| at_ms < 2000 && seq >= 10);
+        world.come_to_rest();
+
+        let past: Vec<Span> = world.due.pages().map(|(_, span)| span).filter(|s| s.last.0 < 2000).collect();
+        assert_eq!(past.len(), 1);
+        assert_eq!(past[0].count, 10, "those are live still");
+        world.check();
+
+        world.settle(|_, seq| seq % 100 != 0);
+        world.come_to_rest();
+
+        let left: u64 = world.due.pages().map(|(_, span)| u64::from(span.count)).sum();
+        assert!(left <= 4 * world.live().len() as u64 + SPARE_ENTRIES, "{left} entries");
+        world.check();
+
+        world.settle(|_, _| true);
+        world.checkpoint();
+        assert!(world.due.is_empty() && world.rows.is_empty());
+    }
+
+    fn publish(queue: u64, seq: u64) -> Operation {
+        let destinations = [(QueueId(queue), Seq(seq))].into_iter().collect();
+        let due_at_ms = Some(1 + seq * 7919 % 1009);
+        Operation::Publish(Publish { timestamp_ms: 1, due_at_ms, destinations, parts: Default::default() })
+    }
+
+    fn rows(dir: &Path) -> (Table, usize, Vec<Vec<u8>>) {
+        let table = Table::open(&dir.join("state")).unwrap();
+        let spans = table.rows(&[keys::DUE_SPAN]).unwrap().len();
+        let entries = table.rows(&[keys::DUE_ENTRIES]).unwrap().into_iter().map(|(key, _)| key).collect();
+        (table, spans, entries)
+    }
+
+    #[test]
+    fn a_lost_page_is_found_again_in_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path(), Options::default()).unwrap();
+        let messages = (0..5000).map(|seq| publish(1, seq));
+        let create = Operation::QueueCreate { queue: QUEUE };
+        store.append_and_wait([create].into_iter().chain(messages).collect()).unwrap();
+        let runs = (0..5000).step_by(7).map(Seq).collect();
+        store.append_and_wait(vec![Operation::Settle { queue: QUEUE, runs }]).unwrap();
+        store.close().unwrap();
+        drop(store);
+        let (table, _, keys) = rows(dir.path());
+        table.apply(vec![(keys[0].clone(), None), (keys[1].clone(), Some(vec![7; 100]))]).unwrap();
+        table.flush().unwrap();
+        drop(table);
+
+        let (store, recovered) = Store::open(dir.path(), Options::default()).unwrap();
+
+        assert!(recovered.clean && recovered.queues[0].first_due_ms.is_some());
+        let wanted = DueWanted { queue: QUEUE, after: (0, Seq(0)), until_ms: u64::MAX, max: 10_000 };
+        let mut expected: Vec<Entry> =
+            (0..5000).filter(|seq| seq % 7 != 0).map(|seq| (1 + seq * 7919 % 1009, Seq(seq))).collect();
+        expected.sort_unstable();
+        assert_eq!(store.due_and_wait(wanted).unwrap().entries, expected);
+        store.close().unwrap();
+    }
+
+    #[test]
+    fn a_deleted_queue_leaves_no_page() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path(), Options::default()).unwrap();
+        for queue in [1, 2] {
+            let messages = (0..5000).map(|seq| publish(queue, seq));
+            let create = Operation::QueueCreate { queue: QueueId(queue) };
+            store.append_and_wait([create].into_iter().chain(messages).collect()).unwrap();
+        }
+        store.close().unwrap();
+        drop(store);
+        let (table, spans, entries) = rows(dir.path());
+        assert_eq!((spans, entries.len()), (6, 6));
+        drop(table);
+
+        let (store, _) = Store::open(dir.path(), Options::default()).unwrap();
+        store.append_and_wait(vec![Operation::QueueDelete { queue: QUEUE }]).unwrap();
+        store.close().unwrap();
+        drop(store);
+
+        let (_table, spans, entries) = rows(dir.path());
+        assert_eq!((spans, entries.len()), (3, 3));
+        assert!(entries.iter().all(|key| matches!(Key::decode(key), Some(Key::DueEntries(QueueId(2), _)))));
+    }
+}
