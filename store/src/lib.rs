@@ -8,7 +8,8 @@
 //! its memory. Every few seconds the changed part of that memory goes to sled, the state database,
 //! and log segments without a live message go away. A start reads the state database, applies the
 //! log's tail with the same function, and tells the caller what is there as [`Recovered`]. Messages
-//! themselves stay in the log: a reading thread brings them a [`Page`] at a time.
+//! themselves stay in the log: a reading thread brings them a [`Page`] at a time. So do the times at which
+//! messages are due, a [`DuePage`] at a time.
 //!
 //! ```text
 //! session ─┐                     ┌─ write ─ sync ─ tell sessions ─ apply ─┐

@@ -26,7 +26,7 @@ const SPARE_ENTRIES: u64 = 100_000;
 /// What was due so long ago has mostly been settled.
 const PAST_MS: u64 = 60_000;
 /// How many pages one checkpoint reads. Their entries stay in memory until the next one.
-const RECALL_PAGES_MAX: usize = 128;
+const RECALL_PAGES_MAX: usize = 256;
 /// For how many entries is looked at once whether they are live.
 const LOOK_MAX: usize = 4096;
 
@@ -194,6 +194,8 @@ fn small(pages: &[(u64, Span)]) -> Vec<(u64, Span)> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::mpsc;
+    use std::time::Duration;
 
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
@@ -456,5 +458,37 @@ mod tests {
         let (_table, spans, entries) = rows(dir.path());
         assert_eq!((spans, entries.len()), (3, 3));
         assert!(entries.iter().all(|key| matches!(Key::decode(key), Some(Key::DueEntries(QueueId(2), _)))));
+    }
+
+    #[test]
+    fn a_queue_that_is_deleted_while_its_pages_are_written_leaves_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared: Arc<Mutex<Option<Store>>> = Arc::default();
+        let (inside, (deleted, wait)) = (Arc::clone(&shared), mpsc::channel());
+        let fault = move |step: &'static str| {
+            if step == "checkpoint.batch"
+                && let Some(store) = lock(&inside).take()
+            {
+                store.append_and_wait(vec![Operation::QueueDelete { queue: QUEUE }]).unwrap();
+                // What was waited for before this is applied.
+                store.append_and_wait(Vec::new()).unwrap();
+                deleted.send(store).unwrap();
+            }
+            Ok(())
+        };
+        let checkpoint_interval = Duration::from_millis(10);
+        let options = Options { checkpoint_interval, fault: Some(Arc::new(fault)), ..Options::default() };
+        let (store, _) = Store::open(dir.path(), options).unwrap();
+        let messages = (0..5000).map(|seq| publish(1, seq));
+        let create = Operation::QueueCreate { queue: QUEUE };
+        store.append_and_wait([create].into_iter().chain(messages).collect()).unwrap();
+        *lock(&shared) = Some(store);
+
+        let store = wait.recv_timeout(Duration::from_secs(20)).unwrap();
+        store.close().unwrap();
+        drop(store);
+
+        let (_table, spans, entries) = rows(dir.path());
+        assert_eq!((spans, entries.len()), (0, 0));
     }
 }

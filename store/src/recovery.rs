@@ -58,8 +58,8 @@ pub struct RecoveredQueue {
     pub live: u64,
     /// The first live message; `next_seq` if there is none.
     pub first: Seq,
-    /// No live message has an earlier [`crate::Publish::due_at_ms`]; the first of them may be later. None if
-    /// there is no such message. [`crate::Store::due`] lists them.
+    /// No live message has an earlier [`crate::Publish::due_at_ms`]. The first of them may be later, and there
+    /// may even be none: what is on disk may be of messages that are settled. [`crate::Store::due`] says more.
     pub first_due_ms: Option<u64>,
 }
 

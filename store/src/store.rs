@@ -111,8 +111,8 @@ const LOCK_FILE: &str = "LOCK";
 
 impl Store {
     /// Opens a data directory, making it if need be, and looks what is there: about one checkpoint
-    /// interval of log, and 300 bytes for each 1024 messages. Damage does not prevent a start: it is
-    /// reported in [`Recovered::damage`], or in [`Page::lost`] once the message is read.
+    /// interval of log, 300 bytes for each 1024 messages, and 50 for each 2048 due times. Damage does not
+    /// prevent a start: it is reported in [`Recovered::damage`], or in [`Page::lost`] once the message is read.
     ///
     /// # Errors
     ///
