@@ -44,6 +44,18 @@ pub struct Returns {
     pub failed: u16,
 }
 
+impl Returns {
+    /// As the store keeps them.
+    pub fn to_mark(self) -> u64 {
+        u64::from(self.acquired) | u64::from(self.failed) << 16
+    }
+
+    /// As the store has kept them.
+    pub fn from_mark(mark: u64) -> Returns {
+        Returns { acquired: mark as u16, failed: (mark >> 16) as u16 }
+    }
+}
+
 /// A message in a queue, or out of it and not yet settled.
 #[derive(Clone, Debug)]
 pub struct Entry {

@@ -128,7 +128,7 @@ pub fn publish_operation(
 ) -> store::Publish {
     store::Publish {
         timestamp_ms: message.taken_at_ms,
-        expires_at_ms: message.expires_at_ms(),
+        due_at_ms: message.expires_at_ms(),
         destinations,
         parts: store::Parts::Held(message.clone()),
     }

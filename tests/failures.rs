@@ -71,6 +71,36 @@ fn the_end_of_a_channel_or_connection_counts_as_a_failure() {
 }
 
 #[test]
+fn failures_are_remembered_across_a_restart() {
+    let mut broker = Broker::start();
+    let mut client = broker.client();
+    client.declare_durable("dead");
+    let [exchange, key] = dead_letters();
+    quorum(&mut client, "q", &[("x-delivery-limit", Value::Int(3)), exchange, key]);
+    client.publish_persistent("", "q", "job");
+    for _ in 0..2 {
+        let tag = client.get("q", "job").tag();
+        client.nack(tag, false, true);
+    }
+    client.sync();
+    client.close();
+
+    for failures in [2, 3] {
+        broker.restart();
+        let mut client = broker.client();
+        let got = client.get("q", "job");
+        assert_eq!((count(&got, "x-delivery-count"), got.redelivered()), (Some(failures), true));
+        client.nack(got.tag(), false, true);
+        client.sync();
+        client.close();
+    }
+
+    let mut client = broker.client();
+    eventually("it is a dead letter", || client.counts("dead").0 == 1);
+    assert_eq!(client.get("dead", "job").deaths(), [(1, "q".into(), "delivery_limit".into())]);
+}
+
+#[test]
 fn a_nack_does_not_count_as_a_failure_where_that_is_configured() {
     let broker = Broker::with(|config| config.nack_counts_as_failure = false);
     let mut client = broker.client();

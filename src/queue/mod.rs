@@ -266,9 +266,9 @@ impl Handle {
         self.lock().state.unacked_count()
     }
 
-    /// One of its lines has messages from before the start.
-    pub fn restore(&self, level: u8, recovered: &RecoveredQueue) {
-        self.act(|state, _, _| state.restore(level, recovered));
+    /// One of its lines has messages from before the start; when those are due that say it themselves.
+    pub fn restore(&self, level: u8, recovered: &RecoveredQueue, due: Vec<(u64, Seq)>) {
+        self.act(|state, _, _| state.restore(level, recovered, due));
     }
 
     /// Leaves to the store what it can of a long queue that nobody has touched for a while, if memory is
@@ -481,6 +481,11 @@ impl Handle {
                 operations.push(Operation::Purge { queue: self.line_id(level, Stored::Kept), runs });
             }
         }
+        for (place, returns) in effects.returned {
+            let queue = self.line_id(place.level, Stored::Kept);
+            let marks = SmallVec::from([(place.seq, returns.to_mark())]);
+            operations.push(Operation::Mark { queue, marks });
+        }
         if !operations.is_empty() {
             self.0.surroundings.store.append(operations, Urgency::Lazy);
         }
@@ -649,7 +654,8 @@ impl Found {
             let parts = Parts::gathered(&address, &properties, body);
             match Message::from_parts(parts, found.timestamp_ms) {
                 Some(message) => {
-                    messages.push((found.seq, stored, Returns::default(), Arc::new(message)));
+                    let returns = Returns::from_mark(found.mark);
+                    messages.push((found.seq, stored, returns, Arc::new(message)));
                 }
                 None => error!(?queue, seq = found.seq.0, "a kept message has unreadable properties"),
             }

@@ -226,8 +226,8 @@ impl Ready {
 
     /// Messages of before a start, which are all in the store: how many, in which run, and when those
     /// are due that have a time to live of their own.
-    pub fn restore(&mut self, run: Run, count: u64, expiring: impl IntoIterator<Item = (Seq, u64)>) {
-        self.due.extend(expiring.into_iter().map(|(seq, at_ms)| (at_ms, seq)));
+    pub fn restore(&mut self, run: Run, count: u64, due: Vec<(u64, Seq)>) {
+        self.due.extend(due);
         self.newest = run.last;
         self.away = (count > 0).then_some(Away { run, count, body_bytes: 0 });
         self.is_uncounted = count > 0;

@@ -258,8 +258,8 @@ impl State {
     }
 
     /// The messages of a line of before a start; they stay in the store until somebody wants them.
-    pub fn restore(&mut self, level: u8, recovered: &store::RecoveredQueue) {
-        self.levels.at(level).restore(recovered);
+    pub fn restore(&mut self, level: u8, recovered: &store::RecoveredQueue, due: Vec<(u64, Seq)>) {
+        self.levels.at(level).restore(recovered, due);
     }
 
     fn entry(&self, place: Place, message: Arc<Message>) -> Entry {

@@ -15,7 +15,7 @@ const BODY_BYTES: usize = 1024;
 fn publish(seq: u64, body: &Bytes) -> Operation {
     let parts = Parts::Own([Bytes::from_static(b"jobs"), Bytes::new(), body.clone()]);
     let destinations = [(QueueId(1), Seq(seq))].into_iter().collect();
-    Operation::Publish(Publish { timestamp_ms: 1, expires_at_ms: None, destinations, parts })
+    Operation::Publish(Publish { timestamp_ms: 1, due_at_ms: None, destinations, parts })
 }
 
 fn commit(criterion: &mut Criterion) {

@@ -21,15 +21,16 @@ pub(crate) type Segments = SmallVec<[(u16, u64); 1]>;
 /// How many bytes of which segments the live messages take.
 pub(crate) type Weights = SmallVec<[(u64, u64); 1]>;
 
-/// Slots with the time at which their messages wish to be gone.
-pub(crate) type Expiring = Vec<(u16, u64)>;
+/// Slots with the marks of their messages, in order; none is 0.
+pub(crate) type Marks = Vec<(u16, u64)>;
 
 #[derive(Default)]
 pub(crate) struct Block {
     published: Slots,
     settled: Slots,
     places: Places,
-    expiring: Expiring,
+    /// Of live messages that have one.
+    marks: Marks,
     /// As of the last checkpoint that wrote this block.
     weights: Weights,
     live: u16,
@@ -72,7 +73,7 @@ pub(crate) struct Summary {
     pub(crate) published: Bitmap,
     pub(crate) settled: Bitmap,
     pub(crate) segments: Segments,
-    pub(crate) expiring: Expiring,
+    pub(crate) marks: Marks,
     pub(crate) weights: Weights,
 }
 
@@ -97,9 +98,9 @@ impl Summary {
 impl Block {
     /// A cold block, as a checkpoint wrote it.
     pub(crate) fn restore(summary: Summary) -> Block {
-        let Summary { published, settled, segments, expiring, weights } = summary;
+        let Summary { published, settled, segments, marks, weights } = summary;
         let (published, settled) = (published.into(), settled.into());
-        let mut block = Block { published, settled, expiring, weights, ..Block::default() };
+        let mut block = Block { published, settled, marks, weights, ..Block::default() };
         if count(&block.published) > 0 {
             block.places = Places::Cold(segments);
         }
@@ -109,14 +110,14 @@ impl Block {
     }
 
     pub(crate) fn summary(&self) -> Summary {
-        let expiring = self.expiring.iter().copied().filter(|(slot, _)| self.is_live(*slot)).collect();
         let (published, settled, weights) = (*self.published, *self.settled, self.weights.clone());
-        Summary { published, settled, segments: self.segments(), expiring, weights }
+        let marks = self.marks.clone();
+        Summary { published, settled, segments: self.segments(), marks, weights }
     }
 
     /// Whether the message is new and live from now on. The block must be warm, unless the message is
     /// known already.
-    pub(crate) fn publish(&mut self, slot: u16, position: Position, expires_at_ms: Option<u64>) -> bool {
+    pub(crate) fn publish(&mut self, slot: u16, position: Position) -> bool {
         if has(&self.published, slot) {
             return false;
         }
@@ -132,7 +133,6 @@ impl Block {
             return false;
         }
         self.live += 1;
-        self.expiring.extend(expires_at_ms.map(|at_ms| (slot, at_ms)));
         true
     }
 
@@ -182,9 +182,27 @@ impl Block {
                 new &= new - 1;
             }
         }
-        if self.live == 0 {
-            self.expiring = Expiring::new();
+        let mut marks = std::mem::take(&mut self.marks);
+        marks.retain(|(slot, _)| self.is_live(*slot));
+        self.marks = marks;
+    }
+
+    /// Sets the mark of a message, if it is live.
+    pub(crate) fn mark(&mut self, slot: u16, mark: u64) {
+        if !self.is_live(slot) || self.mark_of(slot) == mark {
+            return;
         }
+        self.dirty.summary = true;
+        match self.marks.binary_search_by_key(&slot, |(marked, _)| *marked) {
+            Ok(at) if mark == 0 => drop(self.marks.remove(at)),
+            Ok(at) => self.marks[at].1 = mark,
+            Err(at) => self.marks.insert(at, (slot, mark)),
+        }
+    }
+
+    /// The mark of a message, 0 if it has none.
+    pub(crate) fn mark_of(&self, slot: u16) -> u64 {
+        self.marks.binary_search_by_key(&slot, |(marked, _)| *marked).map_or(0, |at| self.marks[at].1)
     }
 
     pub(crate) fn live(&self) -> u16 {
@@ -256,11 +274,6 @@ impl Block {
     /// The slots of live messages from `first` on, each with its place among the published ones.
     pub(crate) fn live_slots(&self, first: u16) -> impl Iterator<Item = (u16, usize)> + '_ {
         live_slots(&self.published, &self.settled).skip_while(move |(slot, _)| *slot < first)
-    }
-
-    /// Live messages that wish to be gone at some time.
-    pub(crate) fn expiring(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
-        self.expiring.iter().copied().filter(|(slot, _)| self.is_live(*slot))
     }
 
     /// Visits the segments of the live messages, each with how many lie there together.
@@ -375,14 +388,14 @@ mod tests {
 
         block.cool();
 
-        assert!(block.publish(15, at(30), None), "it is still warm");
+        assert!(block.publish(15, at(30)), "it is still warm");
     }
 
     #[test]
     fn a_settled_message_is_not_live_and_the_block_is_spent() {
         let mut block = Block::default();
-        assert!(block.publish(3, at(30), None));
-        assert!(!block.publish(3, at(30), None));
+        assert!(block.publish(3, at(30)));
+        assert!(!block.publish(3, at(30)));
 
         assert_eq!(settle(&mut block, 3, 3), [30]);
 
@@ -398,7 +411,7 @@ mod tests {
         assert_eq!(settle(&mut block, 9, 9), []);
         assert_eq!(block.early(), 1);
 
-        assert!(!block.publish(9, at(90), None));
+        assert!(!block.publish(9, at(90)));
 
         assert!(block.is_spent());
     }
@@ -406,8 +419,8 @@ mod tests {
     #[test]
     fn forgotten_early_settlements_leave_the_others_settled() {
         let mut block = Block::default();
-        block.publish(1, at(1), None);
-        block.publish(0, at(2), None);
+        block.publish(1, at(1));
+        block.publish(0, at(2));
         settle(&mut block, 1, 1);
         settle(&mut block, 7, 7);
 
@@ -418,17 +431,34 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_stays_with_its_message_until_that_is_settled() {
+        let mut block = Block::default();
+        block.mark(7, 1);
+        for slot in 5..10 {
+            block.publish(slot, at(1));
+            block.mark(slot, 3);
+        }
+        block.mark(9, 0);
+        block.mark(8, 4);
+        settle(&mut block, 5, 6);
+
+        let block = Block::restore(block.summary());
+
+        let marks: Vec<u64> = (5..10).map(|slot| block.mark_of(slot)).collect();
+        assert_eq!(marks, [0, 0, 3, 4, 0]);
+    }
+
+    #[test]
     fn a_cold_block_knows_the_segments_of_its_messages_and_gets_their_places_back() {
         let mut block = Block::default();
         for slot in (0..1024).rev().step_by(2) {
-            block.publish(slot, at(u64::from(slot) / 100), (slot == 901).then_some(5));
+            block.publish(slot, at(u64::from(slot) / 100));
         }
         let positions = block.positions().unwrap().to_vec();
 
         let mut cold = Block::restore(block.summary());
         assert_eq!(settle(&mut cold, 190, 210), [1, 1, 1, 1, 1, 2, 2, 2, 2, 2]);
         assert_eq!((cold.live(), cold.early()), (502, 11));
-        assert_eq!(cold.expiring().collect::<Vec<_>>(), [(901, 5)]);
 
         cold.warm(positions.clone());
         let (slot, place) = cold.live_slots(211).next().unwrap();

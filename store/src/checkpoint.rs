@@ -20,9 +20,10 @@ use crate::intake::lock;
 use crate::keys::{self, Key, Meta, checked};
 use crate::log::Log;
 use crate::operation::QueueId;
+use crate::pages::{self, Pages};
 use crate::places::Places;
 use crate::pool::Pool;
-use crate::queues::Changes;
+use crate::queues::{Change, Changes};
 use crate::schema::FORMAT;
 use crate::state::State;
 use crate::table::Table;
@@ -59,9 +60,9 @@ impl Snapshot {
         for (name, value) in state.definitions.take_dirty() {
             changes.rows.push((Key::Definition(name).encode(), value.map(checked)));
         }
-        let (queues, blocks) = state.queues.stored();
+        let (queues, blocks, pages) = state.queues.stored();
         let definitions = state.definitions.iter().len() as u64;
-        let meta = Meta { schema: FORMAT, position, definitions, queues, blocks };
+        let meta = Meta { schema: FORMAT, position, definitions, queues, blocks, pages };
         changes.rows.push((Key::Meta.encode(), Some(meta.encode())));
         let dead = log.take_dead(position, |segment| state.queues.live_in(segment) == 0);
         log.is_checkpointed();
@@ -73,7 +74,9 @@ impl Snapshot {
 pub(crate) struct Checkpointer {
     pub(crate) dir: PathBuf,
     pub(crate) table: Arc<Table>,
+    pub(crate) state: Arc<Mutex<State>>,
     pub(crate) places: Places,
+    pub(crate) pages: Pages,
     pub(crate) weighed: Weighed,
     pub(crate) pool: Arc<Pool>,
     pub(crate) fault: Fault,
@@ -89,21 +92,30 @@ impl Checkpointer {
         }
         self.step("checkpoint.batch")?;
         self.weigh(&mut snapshot.changes);
-        self.wait_for_room(&snapshot.changes)?;
-        self.table.apply(snapshot.changes.rows)?;
+        let Changes { mut rows, due, .. } = snapshot.changes;
+        let due: Vec<_> = due.iter().map(|job| (job.queue, job.write(&mut rows))).collect();
+        self.wait_for_room(&rows)?;
+        self.table.apply(rows)?;
+        let mut state = lock(&self.state);
+        due.into_iter().for_each(|(queue, pages)| state.queues.due_written(queue, pages));
+        drop(state);
         self.step("checkpoint.flush")?;
         self.table.flush()?;
         self.step("checkpoint.sync")?;
         self.table.sync()?;
         self.step("checkpoint.reclaim")?;
         self.pool.reclaim(&snapshot.dead, snapshot.spares_max)?;
-        self.step("checkpoint.done")
+        self.step("checkpoint.done")?;
+        pages::recall(&self.state, |queue, number, span| {
+            self.pages.read(queue, number, span).unwrap_or_else(|| self.pages.search(queue, number, span))
+        });
+        self.step("recall.done")
     }
 
     /// sled does not survive a full disk, so there has to be room before it is asked. Segments that are
     /// kept for a new life make room first.
-    fn wait_for_room(&self, changes: &Changes) -> Result<(), Error> {
-        let bytes = changes.rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
+    fn wait_for_room(&self, rows: &[Change]) -> Result<(), Error> {
+        let bytes = rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
         let needed = ROOM_BYTES_MIN + ROOM_FACTOR * bytes.sum::<usize>() as u64;
         let look = || {
             self.fault.at("checkpoint.room")?;

@@ -26,7 +26,7 @@ const KEEP_OPERATIONS: usize = 16 << 10;
 
 pub(crate) struct Commit {
     pub(crate) hub: Arc<Hub>,
-    /// Shared with the reading thread alone, which only looks.
+    /// Shared with threads that look, and with the checkpoint, which says where it has put due times.
     pub(crate) state: Arc<Mutex<State>>,
     pub(crate) log: Log,
     pub(crate) checkpoint_interval: Duration,
@@ -150,8 +150,8 @@ impl Commit {
         self.log.sync()
     }
 
-    /// Settlements are gathered over the group and written as ranges. They may pass publishes, with
-    /// which they commute, but nothing else.
+    /// Settlements are gathered over the group and written as ranges. They may pass publishes and marks,
+    /// with which they commute, but nothing else.
     fn encode(&mut self, operations: &[Operation]) -> Result<(), Error> {
         self.positions.clear();
         self.positions.shrink_to(KEEP_OPERATIONS);
@@ -161,7 +161,7 @@ impl Commit {
                     self.settlements.extend(runs.iter().map(|run| (*queue, run)));
                     Position::default()
                 }
-                Operation::Publish(_) => self.log.append(operation)?,
+                Operation::Publish(_) | Operation::Mark { .. } => self.log.append(operation)?,
                 _ => {
                     self.encode_settlements()?;
                     self.log.append(operation)?
@@ -254,6 +254,8 @@ impl Commit {
     /// Leaves the log sealed and wholly contained in the state database.
     fn close(&mut self, worker: &Worker<Snapshot>) -> Result<(), Error> {
         if lock(&self.state).is_dirty() || self.checkpoint_wanted {
+            // What it has to say comes before the next snapshot is taken.
+            worker.wait();
             let snapshot = self.snapshot()?;
             worker.give(snapshot);
         }

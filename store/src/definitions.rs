@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::keys::{checked, take, unchecked};
 use crate::log::{Position, sync_directory};
 use crate::operation::QueueId;
-use crate::schema::FORMAT;
+use crate::schema::{self, FORMAT};
 
 const MAGIC: [u8; 8] = *b"GRNBACK\0";
 /// The copy's name in the data directory.
@@ -112,7 +112,7 @@ impl Backup {
     fn decode(bytes: &[u8]) -> Option<Backup> {
         let mut rest = unchecked(bytes)?;
         let head: [u8; 8] = take(&mut rest)?;
-        if head != MAGIC || u32::from_le_bytes(take(&mut rest)?) != FORMAT {
+        if head != MAGIC || !schema::is_known(u32::from_le_bytes(take(&mut rest)?)) {
             return None;
         }
         let mut backup = Backup::default();

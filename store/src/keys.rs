@@ -4,29 +4,36 @@
 //! big-endian and sort by queue and block; values are little-endian and end with their crc32c.
 //!
 //! ```text
-//! 'm'                       meta        schema u32 | segment u64 | offset u32 | definitions u64 | queues u64 | blocks u64
+//! 'm'                       meta        schema u32 | segment u64 | offset u32 | definitions u64 | queues u64 | blocks u64 | pages u64
 //! 'd' key                   definition  value
 //! 'q' queue u64             queue       next_seq u64 | delivered_below u64
 //! 'b' queue u64 block u64   positions   segments | weighs u8 | { offset u32 | len u32 | weight u32, if weighs is 1 } ...
 //! 's' queue u64 block u64   summary     published [u64; 16] | settled [u64; 16] | segments | weights
-//!                                       | n u16 { slot u16 | expires_at_ms u64 } ...
+//!                                       | 0 u16 | { slot u16 | mark u64 } ...
+//! 't' queue u64 page u64    due span    first ms u64 | its seq u64 | last ms u64 | its seq u64 | count u32 | written ms u64
+//! 'e' queue u64 page u64    due entries { ms varint, more than before | seq zigzag varint, more than before } ...
 //!
 //! segments                  n u16 { from place u16 | segment u64 } ...
 //! weights                   n u16 { segment u64 | bytes u64 } ...
 //!
+//! In format 1 there were no pages, and instead of 0 in the summary stood `n u16 { slot u16 | due at ms u64 } ...`.
 //! `weighs` is 0 when each record has one message for one queue: its weight is its length then.
 //! ```
 
-use crate::block::{Expiring, Segments, Summary, Weights, segment_at};
+use crate::block::{Marks, Segments, Summary, Weights, segment_at};
+use crate::due::{Entry, Span};
 use crate::log::Position;
-use crate::operation::QueueId;
+use crate::operation::{QueueId, Seq};
 use crate::slots::Bitmap;
+use crate::varint;
 
 pub(crate) const META: u8 = b'm';
 pub(crate) const DEFINITION: u8 = b'd';
 pub(crate) const QUEUE: u8 = b'q';
 pub(crate) const POSITIONS: u8 = b'b';
 pub(crate) const SUMMARY: u8 = b's';
+pub(crate) const DUE_SPAN: u8 = b't';
+pub(crate) const DUE_ENTRIES: u8 = b'e';
 
 const PLACE_BYTES: usize = 8;
 const WEIGHED_PLACE_BYTES: usize = 12;
@@ -39,6 +46,9 @@ pub(crate) enum Key {
     Queue(QueueId),
     Positions(QueueId, u64),
     Summary(QueueId, u64),
+    /// Of a page of due times.
+    DueSpan(QueueId, u64),
+    DueEntries(QueueId, u64),
 }
 
 impl Key {
@@ -47,8 +57,10 @@ impl Key {
             Key::Meta => vec![META],
             Key::Definition(name) => [&[DEFINITION], name.as_slice()].concat(),
             Key::Queue(queue) => [&[QUEUE], queue.0.to_be_bytes().as_slice()].concat(),
-            Key::Positions(queue, block) => of_block(POSITIONS, *queue, *block),
-            Key::Summary(queue, block) => of_block(SUMMARY, *queue, *block),
+            Key::Positions(queue, block) => of_queue(POSITIONS, *queue, *block),
+            Key::Summary(queue, block) => of_queue(SUMMARY, *queue, *block),
+            Key::DueSpan(queue, page) => of_queue(DUE_SPAN, *queue, *page),
+            Key::DueEntries(queue, page) => of_queue(DUE_ENTRIES, *queue, *page),
         }
     }
 
@@ -59,30 +71,38 @@ impl Key {
             DEFINITION => Key::Definition(rest.to_vec()),
             QUEUE => Key::Queue(QueueId(u64::from_be_bytes(rest.try_into().ok()?))),
             POSITIONS => {
-                let (queue, block) = block_of(rest)?;
+                let (queue, block) = number_of(rest)?;
                 Key::Positions(queue, block)
             }
             SUMMARY => {
-                let (queue, block) = block_of(rest)?;
+                let (queue, block) = number_of(rest)?;
                 Key::Summary(queue, block)
+            }
+            DUE_SPAN => {
+                let (queue, page) = number_of(rest)?;
+                Key::DueSpan(queue, page)
+            }
+            DUE_ENTRIES => {
+                let (queue, page) = number_of(rest)?;
+                Key::DueEntries(queue, page)
             }
             _ => return None,
         })
     }
 }
 
-fn of_block(kind: u8, queue: QueueId, block: u64) -> Vec<u8> {
+fn of_queue(kind: u8, queue: QueueId, number: u64) -> Vec<u8> {
     let mut key = Vec::with_capacity(17);
     key.push(kind);
     key.extend_from_slice(&queue.0.to_be_bytes());
-    key.extend_from_slice(&block.to_be_bytes());
+    key.extend_from_slice(&number.to_be_bytes());
     key
 }
 
-fn block_of(rest: &[u8]) -> Option<(QueueId, u64)> {
-    let (queue, block) = rest.split_at_checked(8)?;
+fn number_of(rest: &[u8]) -> Option<(QueueId, u64)> {
+    let (queue, number) = rest.split_at_checked(8)?;
     let queue = QueueId(u64::from_be_bytes(queue.try_into().ok()?));
-    Some((queue, u64::from_be_bytes(block.try_into().ok()?)))
+    Some((queue, u64::from_be_bytes(number.try_into().ok()?)))
 }
 
 /// Where the log has been applied up to, and how much there must be of everything else: a
@@ -95,24 +115,28 @@ pub(crate) struct Meta {
     pub(crate) definitions: u64,
     pub(crate) queues: u64,
     pub(crate) blocks: u64,
+    /// Of due times; none in format 1.
+    pub(crate) pages: u64,
 }
 
 impl Meta {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut value = Vec::with_capacity(44);
+        let mut value = Vec::with_capacity(52);
         value.extend_from_slice(&self.schema.to_le_bytes());
         value.extend_from_slice(&self.position.segment.to_le_bytes());
         value.extend_from_slice(&self.position.offset.to_le_bytes());
         value.extend_from_slice(&self.definitions.to_le_bytes());
         value.extend_from_slice(&self.queues.to_le_bytes());
         value.extend_from_slice(&self.blocks.to_le_bytes());
+        value.extend_from_slice(&self.pages.to_le_bytes());
         checked(value)
     }
 
     pub(crate) fn decode(value: &[u8]) -> Option<Meta> {
         let mut value = unchecked(value)?;
+        let schema = u32::from_le_bytes(take(&mut value)?);
         let meta = Meta {
-            schema: u32::from_le_bytes(take(&mut value)?),
+            schema,
             position: Position {
                 segment: u64::from_le_bytes(take(&mut value)?),
                 offset: u32::from_le_bytes(take(&mut value)?),
@@ -121,6 +145,7 @@ impl Meta {
             definitions: u64::from_le_bytes(take(&mut value)?),
             queues: u64::from_le_bytes(take(&mut value)?),
             blocks: u64::from_le_bytes(take(&mut value)?),
+            pages: if schema == 1 { 0 } else { u64::from_le_bytes(take(&mut value)?) },
         };
         value.is_empty().then_some(meta)
     }
@@ -197,15 +222,16 @@ pub(crate) fn encode_summary(summary: &Summary) -> Vec<u8> {
         value.extend_from_slice(&segment.to_le_bytes());
         value.extend_from_slice(&bytes.to_le_bytes());
     }
-    value.extend_from_slice(&(summary.expiring.len() as u16).to_le_bytes());
-    for (slot, at_ms) in &summary.expiring {
+    value.extend_from_slice(&0u16.to_le_bytes());
+    for (slot, mark) in &summary.marks {
         value.extend_from_slice(&slot.to_le_bytes());
-        value.extend_from_slice(&at_ms.to_le_bytes());
+        value.extend_from_slice(&mark.to_le_bytes());
     }
     checked(value)
 }
 
-pub(crate) fn decode_summary(value: &[u8]) -> Option<Summary> {
+/// The summary, and when messages are due, by slot: in format 1 that stood here.
+pub(crate) fn decode_summary(value: &[u8]) -> Option<(Summary, Vec<(u16, u64)>)> {
     let mut value = unchecked(value)?;
     let published = take_bitmap(&mut value)?;
     let settled = take_bitmap(&mut value)?;
@@ -215,18 +241,79 @@ pub(crate) fn decode_summary(value: &[u8]) -> Option<Summary> {
         let segment = u64::from_le_bytes(take(&mut value)?);
         weights.push((segment, u64::from_le_bytes(take(&mut value)?)));
     }
-    let mut expiring = Expiring::new();
+    let mut due = Vec::new();
     for _ in 0..u16::from_le_bytes(take(&mut value)?) {
         let slot = u16::from_le_bytes(take(&mut value)?);
-        expiring.push((slot, u64::from_le_bytes(take(&mut value)?)));
+        due.push((slot, u64::from_le_bytes(take(&mut value)?)));
     }
-    let summary = Summary { published, settled, segments, expiring, weights };
+    let mut marks = Marks::new();
+    while !value.is_empty() {
+        let slot = u16::from_le_bytes(take(&mut value)?);
+        marks.push((slot, u64::from_le_bytes(take(&mut value)?)));
+    }
+    let summary = Summary { published, settled, segments, marks, weights };
     // Every live message must be covered by a segment.
     let is_covered = match summary.segments.first() {
         Some((from, _)) => *from == 0,
         None => summary.live_slots().next().is_none(),
     };
-    (value.is_empty() && is_covered).then_some(summary)
+    is_covered.then_some((summary, due))
+}
+
+impl Span {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut value = Vec::with_capacity(48);
+        for (at_ms, seq) in [self.first, self.last] {
+            value.extend_from_slice(&at_ms.to_le_bytes());
+            value.extend_from_slice(&seq.0.to_le_bytes());
+        }
+        value.extend_from_slice(&self.count.to_le_bytes());
+        value.extend_from_slice(&self.written_ms.to_le_bytes());
+        checked(value)
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Option<Span> {
+        let mut value = unchecked(value)?;
+        let span = Span {
+            first: take_entry(&mut value)?,
+            last: take_entry(&mut value)?,
+            count: u32::from_le_bytes(take(&mut value)?),
+            written_ms: u64::from_le_bytes(take(&mut value)?),
+        };
+        value.is_empty().then_some(span)
+    }
+}
+
+fn take_entry(value: &mut &[u8]) -> Option<Entry> {
+    let at_ms = u64::from_le_bytes(take(value)?);
+    Some((at_ms, Seq(u64::from_le_bytes(take(value)?))))
+}
+
+/// The entries must be sorted.
+pub(crate) fn encode_entries(entries: &[Entry]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(entries.len() * 6);
+    let (mut at_ms, mut seq) = (0, 0);
+    for entry in entries {
+        varint::put(&mut value, entry.0 - at_ms);
+        let step = entry.1.0.wrapping_sub(seq) as i64;
+        varint::put(&mut value, (step << 1 ^ step >> 63) as u64);
+        (at_ms, seq) = (entry.0, entry.1.0);
+    }
+    checked(value)
+}
+
+pub(crate) fn decode_entries(value: &[u8]) -> Option<Vec<Entry>> {
+    let mut value = unchecked(value)?;
+    let mut entries = Vec::new();
+    let (mut at_ms, mut seq) = (0u64, 0u64);
+    while !value.is_empty() {
+        let mut number = || varint::take(|| take(&mut value).map(|[byte]| byte));
+        at_ms = at_ms.checked_add(number()?)?;
+        let step = number()?;
+        seq = seq.wrapping_add(step >> 1 ^ (step & 1).wrapping_neg());
+        entries.push((at_ms, Seq(seq)));
+    }
+    Some(entries)
 }
 
 fn take_bitmap(value: &mut &[u8]) -> Option<Bitmap> {
@@ -294,9 +381,20 @@ mod tests {
             let summary = Key::Summary(QueueId(queue), 3);
 
             prop_assert_eq!(Key::decode(&summary.encode()), Some(summary));
-            for key in [Key::Meta, Key::Definition(name), Key::Queue(QueueId(queue))] {
+            for key in [Key::DueSpan(QueueId(queue), 4), Key::DueEntries(QueueId(queue), 5), Key::Meta, Key::Definition(name), Key::Queue(QueueId(queue))] {
                 prop_assert_eq!(Key::decode(&key.encode()), Some(key));
             }
+        }
+
+        #[test]
+        fn due_times_read_back(entries: std::collections::BTreeSet<(u64, u64)>, written_ms: u64) {
+            let entries: Vec<_> = entries.into_iter().map(|(at_ms, seq)| (at_ms, Seq(seq))).collect();
+            let (first, last) = (entries.first().copied(), entries.last().copied());
+            let (first, last) = (first.unwrap_or_default(), last.unwrap_or_default());
+            let span = Span { first, last, count: entries.len() as u32, written_ms };
+
+            prop_assert_eq!(Span::decode(&span.encode()), Some(span));
+            prop_assert_eq!(decode_entries(&encode_entries(&entries)), Some(entries));
         }
 
         #[test]
@@ -305,10 +403,12 @@ mod tests {
         ) {
             let position = Position { segment, offset, len: 7, weight: if slot < 9 { 7 } else { 3 } };
             let place = Position { segment, offset, ..Position::default() };
-            let meta = Meta { schema: 1, position: place, definitions: 2, queues: 3, blocks: 4 };
+            let meta =
+                Meta { schema: 2, position: place, definitions: 2, queues: 3, blocks: 4, pages: 5 };
             let row = QueueRow { next_seq, delivered_below: 5 };
             let mut block = Block::default();
-            block.publish(slot, position, Some(9));
+            block.publish(slot, position);
+            block.mark(slot, next_seq);
             block.set_weights(block.weigh().unwrap());
             let summary = block.summary();
 
@@ -316,7 +416,7 @@ mod tests {
             prop_assert_eq!(QueueRow::decode(&row.encode()), Some(row));
             let positions = encode_positions(&[position], &summary.segments);
             prop_assert_eq!(decode_positions(&positions), Some(vec![position]));
-            prop_assert_eq!(decode_summary(&encode_summary(&summary)), Some(summary));
+            prop_assert_eq!(decode_summary(&encode_summary(&summary)), Some((summary, Vec::new())));
             let mut damaged = row.encode();
             damaged[bit / 8] ^= 1 << (bit % 8);
             prop_assert_eq!(QueueRow::decode(&damaged), None);

@@ -8,7 +8,8 @@
 //! its memory. Every few seconds the changed part of that memory goes to sled, the state database,
 //! and log segments without a live message go away. A start reads the state database, applies the
 //! log's tail with the same function, and tells the caller what is there as [`Recovered`]. Messages
-//! themselves stay in the log: a reading thread brings them a [`Page`] at a time.
+//! themselves stay in the log: a reading thread brings them a [`Page`] at a time. So do the times at which
+//! messages are due, a [`DuePage`] at a time.
 //!
 //! ```text
 //! session ─┐                     ┌─ write ─ sync ─ tell sessions ─ apply ─┐
@@ -28,6 +29,7 @@ mod block;
 mod checkpoint;
 mod commit;
 mod definitions;
+mod due;
 mod error;
 mod fault;
 mod full;
@@ -35,6 +37,7 @@ mod intake;
 mod keys;
 mod log;
 mod operation;
+mod pages;
 mod places;
 mod pool;
 mod queues;
@@ -48,13 +51,15 @@ mod slots;
 mod state;
 mod store;
 mod table;
+mod varint;
 mod walk;
 mod worker;
 
+pub use crate::due::{DueFigures, DuePage, DueWanted};
 pub use crate::error::Error;
 pub use crate::full::OnFull;
 pub use crate::intake::{Session, SyncMode, Ticket, Urgency};
 pub use crate::operation::{Held, Operation, Parts, Publish, QueueId, Run, Runs, Seq};
-pub use crate::read::{Page, Stored, Then, Wanted};
+pub use crate::read::{DueThen, Page, Stored, Then, Wanted};
 pub use crate::recovery::{Damage, DamageKind, Recovered, RecoveredQueue};
 pub use crate::store::{Options, Space, Store};

@@ -69,9 +69,9 @@ pub struct Publish {
     /// When the broker took the message, in milliseconds since 1970. Decided by the caller, since
     /// [`Operation`]s must replay to the same state at any time.
     pub timestamp_ms: u64,
-    /// When the message wishes to be gone, in milliseconds since 1970. The store only hands it back
-    /// at a start, so that nobody has to read the message to know.
-    pub expires_at_ms: Option<u64>,
+    /// When something is to be done with the message, in milliseconds since 1970. The store keeps an index
+    /// of these times, see [`crate::Store::due`], and does nothing else with them.
+    pub due_at_ms: Option<u64>,
     /// The queues that receive it, each with the message's number there.
     pub destinations: SmallVec<[(QueueId, Seq); 1]>,
     /// Address, properties and body. Opaque to the store; together less than 1 GiB.
@@ -176,6 +176,16 @@ pub enum Operation {
         /// The highest number handed out, itself included.
         through: Seq,
     },
+    /// Sets the marks of messages of this queue: a number that the caller keeps beside a message, for as
+    /// long as that is live, and gets back with [`crate::Stored::mark`]. Those that are not live do not
+    /// matter. When the mark arrives before the `Publish` of the message, because another session sends
+    /// that, it is lost: the message begins without one.
+    Mark {
+        /// The queue.
+        queue: QueueId,
+        /// The messages, each with its mark; 0 takes the mark away.
+        marks: SmallVec<[(Seq, u64); 1]>,
+    },
     /// All of these or none of them, even when the machine dies in between. Must not hold another
     /// `Atomic`; less than 1 GiB together.
     Atomic(Vec<Operation>),
@@ -196,6 +206,7 @@ impl Operation {
                         + publish.parts.get().iter().map(|part| part.len()).sum::<usize>()
                 }
                 Operation::Settle { runs, .. } | Operation::Purge { runs, .. } => runs.iter().len() * 16,
+                Operation::Mark { marks, .. } => marks.len() * 16,
                 Operation::Atomic(parts) => parts.iter().map(Operation::weight).sum(),
             }
     }

@@ -47,7 +47,9 @@ impl Places {
         );
         let mut found: HashMap<Seq, Position> = HashMap::new();
         for (_, segment) in &summary.segments {
-            self.search_segment(queue, *segment, &mut found);
+            visit_segment(&self.log_dir, *segment, &mut |operation, position| {
+                note(queue, position, operation, &mut found);
+            });
         }
         let place = |(at, slot): (usize, u16)| {
             let segment = segment_at(&summary.segments, at).unwrap_or_default();
@@ -56,22 +58,23 @@ impl Places {
         };
         slots(&summary.published).enumerate().map(place).collect()
     }
+}
 
-    fn search_segment(&self, queue: QueueId, segment: u64, found: &mut HashMap<Seq, Position>) {
-        let Ok(mut walk) = Walk::begin(&segment::path(&self.log_dir, segment), segment) else { return };
-        let is_recycled = matches!(walk.head(), Ok(Head::Good { recycled: true, .. }));
-        let from = walk.at();
-        // Whoever reads what is not found here reports it.
-        let _ = segment::scan_file(&mut walk, segment, from, is_recycled, &mut |here| {
-            let Found::Record { offset, kind, payload } = here else { return };
-            let len = (record::HEADER_BYTES + payload.len()) as u32;
-            let position = Position { segment, offset: offset as u32, len, weight: 0 };
-            // What makes no sense holds no message.
-            let _ = record::decode(kind, payload, &mut |operation| {
-                note(queue, position.weighed(&operation), &operation, found);
-            });
+/// Visits all operations that can be read in a segment, with their places.
+pub(crate) fn visit_segment(log_dir: &Path, segment: u64, visit: &mut impl FnMut(&Operation, Position)) {
+    let Ok(mut walk) = Walk::begin(&segment::path(log_dir, segment), segment) else { return };
+    let is_recycled = matches!(walk.head(), Ok(Head::Good { recycled: true, .. }));
+    let from = walk.at();
+    // Whoever reads what is not found here reports it.
+    let _ = segment::scan_file(&mut walk, segment, from, is_recycled, &mut |here| {
+        let Found::Record { offset, kind, payload } = here else { return };
+        let len = (record::HEADER_BYTES + payload.len()) as u32;
+        let position = Position { segment, offset: offset as u32, len, weight: 0 };
+        // What makes no sense holds no message.
+        let _ = record::decode(kind, payload, &mut |operation| {
+            visit(&operation, position.weighed(&operation));
         });
-    }
+    });
 }
 
 fn note(queue: QueueId, position: Position, operation: &Operation, found: &mut HashMap<Seq, Position>) {

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::block::{Block, Parts, Summary, Weights};
+use crate::due::{Due, DueFigures, DueWanted, Entry, Job, Listing, Recalled, Span};
 use crate::keys::{self, Key, QueueRow};
 use crate::log::Position;
 use crate::operation::{QueueId, Run, Seq};
+use crate::pages::Survey;
 use crate::slots::SLOTS;
 
 /// An early settlement whose publish has not come within this many checkpoints was for a message
@@ -27,6 +29,8 @@ pub(crate) struct Changes {
     pub(crate) rows: Vec<Change>,
     /// Cold blocks: they have to be weighed first, which takes a look at the state database.
     pub(crate) cold: Vec<(QueueId, u64, Summary)>,
+    /// Due times: they have to be sorted first.
+    pub(crate) due: Vec<Job>,
 }
 
 /// The live messages of one block, in order.
@@ -40,6 +44,12 @@ pub(crate) enum Seen {
 #[derive(Default)]
 pub(crate) struct Queues {
     queues: HashMap<QueueId, Queue>,
+    /// Of those queues that have messages with a due time.
+    dues: BTreeMap<QueueId, Due>,
+    /// Pages of due times have been recalled since the last checkpoint.
+    has_recalled: bool,
+    /// The newest time at which a message was taken.
+    now_ms: u64,
     /// Live messages per segment, once for each queue that holds them.
     live: BTreeMap<u64, u64>,
     /// How many bytes of which segments live messages take, as of the last checkpoint.
@@ -111,6 +121,9 @@ impl Queues {
             self.dirty.gone.push(Key::Queue(id).encode());
             self.stored_queues -= 1;
         }
+        if let Some(due) = self.dues.remove(&id) {
+            due.numbers().for_each(|number| self.dirty.forget_page(id, number));
+        }
         for (index, block) in &queue.blocks {
             block.live_segments(|segment, count| release(&mut self.live, segment, count));
             self.stored_blocks -= u64::from(block.stored.any());
@@ -119,7 +132,7 @@ impl Queues {
         }
     }
 
-    pub(crate) fn publish(&mut self, id: QueueId, seq: Seq, position: Position, expires_at_ms: Option<u64>) {
+    pub(crate) fn publish(&mut self, id: QueueId, seq: Seq, position: Position, due_at_ms: Option<u64>) {
         let Some(queue) = self.queues.get_mut(&id) else { return };
         queue.saw(id, seq, &mut self.dirty);
         let (index, slot) = place(seq);
@@ -130,13 +143,15 @@ impl Queues {
         }
         // It comes late, or a start applies the log's tail.
         warm(block, id, index, self.recall.as_ref());
-        self.dirty.touch(id, index, block, self.round, |block| {
-            if block.publish(slot, position, expires_at_ms) {
-                *self.live.entry(position.segment).or_default() += 1;
-            }
-        });
-
+        let mut is_live = false;
+        self.dirty.touch(id, index, block, self.round, |block| is_live = block.publish(slot, position));
         let is_spent = block.is_spent();
+        if is_live {
+            *self.live.entry(position.segment).or_default() += 1;
+        }
+        if let Some(at_ms) = due_at_ms.filter(|_| is_live) {
+            self.dues.entry(id).or_default().push((at_ms, seq), liveness(&queue.blocks));
+        }
         let passed = match is_new_block {
             true => queue.blocks.range(..index).next_back().map(|(before, _)| *before),
             false => is_spent.then_some(index),
@@ -147,13 +162,13 @@ impl Queues {
     }
 
     /// A message lies elsewhere from now on, if it is still there.
-    pub(crate) fn relocate(&mut self, id: QueueId, seq: Seq, position: Position, expires_at_ms: Option<u64>) {
+    pub(crate) fn relocate(&mut self, id: QueueId, seq: Seq, position: Position, due_at_ms: Option<u64>) {
         let Some(queue) = self.queues.get_mut(&id) else { return };
         let (index, slot) = place(seq);
         let block = queue.blocks.get_mut(&index).filter(|block| block.is_published(slot));
         let Some(block) = block else {
             if self.is_rebuilding {
-                self.publish(id, seq, position, expires_at_ms);
+                self.publish(id, seq, position, due_at_ms);
             }
             return;
         };
@@ -218,6 +233,22 @@ impl Queues {
         }
     }
 
+    /// Sets the mark of a message, if it is live.
+    pub(crate) fn mark(&mut self, id: QueueId, seq: Seq, mark: u64) {
+        let (index, slot) = place(seq);
+        let block = self.queues.get_mut(&id).and_then(|queue| queue.blocks.get_mut(&index));
+        if let Some(block) = block {
+            self.dirty.touch(id, index, block, self.round, |block| block.mark(slot, mark));
+        }
+    }
+
+    /// The mark of a message, 0 if it has none.
+    pub(crate) fn mark_of(&self, id: QueueId, seq: Seq) -> u64 {
+        let (index, slot) = place(seq);
+        let block = self.queues.get(&id).and_then(|queue| queue.blocks.get(&index));
+        block.map_or(0, |block| block.mark_of(slot))
+    }
+
     /// Drops a block that no longer matters, once the queue has moved on to a later one: the last
     /// block of a short queue is not made anew for each message.
     fn retire(&mut self, id: QueueId, index: u64) {
@@ -278,6 +309,70 @@ impl Queues {
         None
     }
 
+    /// Takes note of the time at which a message was taken.
+    pub(crate) fn saw_time(&mut self, at_ms: u64) {
+        self.now_ms = self.now_ms.max(at_ms);
+    }
+
+    /// What may hold due messages of a queue.
+    pub(crate) fn due(&self, wanted: &DueWanted) -> Listing {
+        self.dues.get(&wanted.queue).map(|due| due.listing(wanted)).unwrap_or_default()
+    }
+
+    /// No live message of the queue is due before this.
+    pub(crate) fn first_due_ms(&self, id: QueueId) -> Option<u64> {
+        let queue = self.queues.get(&id).filter(|queue| queue.has_live())?;
+        self.dues.get(&id)?.first_ms(liveness(&queue.blocks))
+    }
+
+    /// Adds those whose messages are live.
+    pub(crate) fn add_live(&self, id: QueueId, entries: &[Entry], found: &mut Vec<Entry>) {
+        let Some(queue) = self.queues.get(&id) else { return };
+        let mut is_live = liveness(&queue.blocks);
+        found.extend(entries.iter().copied().filter(|(_, seq)| is_live(*seq)));
+    }
+
+    pub(crate) fn has_page(&self, id: QueueId, number: u64) -> bool {
+        self.dues.get(&id).is_some_and(|due| due.has_page(number))
+    }
+
+    /// The queues that have due messages.
+    pub(crate) fn due_queues(&self) -> Vec<QueueId> {
+        self.dues.keys().copied().collect()
+    }
+
+    /// What has to be known to decide which pages of a queue are written anew.
+    pub(crate) fn survey(&self, id: QueueId) -> Option<Survey> {
+        let pages = self.dues.get(&id)?.pages().collect();
+        Some(Survey { pages, live: self.queues.get(&id)?.live(), now_ms: self.now_ms })
+    }
+
+    /// These pages have been read, and will be written anew.
+    pub(crate) fn recall(&mut self, id: QueueId, recalled: Recalled) {
+        if let Some(due) = self.dues.get_mut(&id) {
+            due.recall(recalled);
+            self.has_recalled = true;
+        }
+    }
+
+    /// The due times of a queue that a checkpoint has taken are in the state database, in these pages.
+    pub(crate) fn due_written(&mut self, id: QueueId, pages: Vec<(u64, Span)>) {
+        if let Some(due) = self.dues.get_mut(&id) {
+            due.written(pages);
+        }
+    }
+
+    /// How many due times are where, of all queues.
+    pub(crate) fn due_figures(&self) -> DueFigures {
+        let mut sum = DueFigures::default();
+        for figures in self.dues.values().map(Due::figures) {
+            sum.in_memory += figures.in_memory;
+            sum.in_pages += figures.in_pages;
+            sum.pages += figures.pages;
+        }
+        sum
+    }
+
     /// All queues, sorted by id.
     pub(crate) fn sorted(&self) -> Vec<(QueueId, &Queue)> {
         let mut queues: Vec<_> = self.queues.iter().map(|(id, queue)| (*id, queue)).collect();
@@ -291,7 +386,7 @@ impl Queues {
 
     pub(crate) fn is_dirty(&self) -> bool {
         let dirty = &self.dirty;
-        !(dirty.blocks.is_empty() && dirty.queues.is_empty() && dirty.gone.is_empty())
+        self.has_recalled || !(dirty.blocks.is_empty() && dirty.queues.is_empty() && dirty.gone.is_empty())
     }
 
     /// No session of before is left, so a publish that has not come never will.
@@ -376,9 +471,23 @@ impl Queues {
             let row = QueueRow { next_seq: queue.next_seq, delivered_below: queue.delivered_below };
             changes.push((Key::Queue(id).encode(), Some(row.encode())));
         }
+        let due = self.take_due();
         let gone = std::mem::take(&mut self.dirty.gone).into_iter().map(|key| (key, None));
         self.dirty.membership = false;
-        Changes { rows: gone.chain(changes).collect(), cold }
+        Changes { rows: gone.chain(changes).collect(), cold, due }
+    }
+
+    fn take_due(&mut self) -> Vec<Job> {
+        self.has_recalled = false;
+        let mut jobs = Vec::new();
+        for (id, due) in &mut self.dues {
+            let Some(queue) = self.queues.get(id) else { continue };
+            let (job, gone) = due.take(*id, self.now_ms, queue.has_live(), liveness(&queue.blocks));
+            gone.into_iter().for_each(|number| self.dirty.forget_page(*id, number));
+            jobs.extend(job);
+        }
+        self.dues.retain(|_, due| !due.is_empty());
+        jobs
     }
 
     /// What a checkpoint has found out about cold blocks. Those that have changed since are weighed
@@ -425,9 +534,9 @@ impl Queues {
         self.early = early;
     }
 
-    /// Rows the state database holds now: queues and blocks.
-    pub(crate) fn stored(&self) -> (u64, u64) {
-        (self.stored_queues, self.stored_blocks)
+    /// Rows the state database holds now: queues, blocks, and pages of due times.
+    pub(crate) fn stored(&self) -> (u64, u64, u64) {
+        (self.stored_queues, self.stored_blocks, self.dues.values().map(Due::stored).sum())
     }
 
     /// Puts back what a checkpoint has written.
@@ -456,6 +565,27 @@ impl Queues {
         true
     }
 
+    /// Puts back a page of due times; its queue must be there. `false` when it is not.
+    pub(crate) fn restore_page(&mut self, id: QueueId, number: u64, span: Span) -> bool {
+        if !self.queues.contains_key(&id) {
+            return false;
+        }
+        self.dues.entry(id).or_default().restore(number, span);
+        true
+    }
+
+    /// Takes over the due times that stood in the summary of a block, by slot. The next checkpoint writes
+    /// them into pages, and the block without them.
+    pub(crate) fn restore_due(&mut self, id: QueueId, index: u64, slots: &[(u16, u64)]) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let Some(block) = queue.blocks.get_mut(&index) else { return };
+        self.dirty.touch(id, index, block, self.round, |block| block.dirty.summary = true);
+        let due = self.dues.entry(id).or_default();
+        for (slot, at_ms) in slots {
+            due.push((*at_ms, seq_of(index, *slot)), liveness(&queue.blocks));
+        }
+    }
+
     /// Puts back what the disaster copy says.
     pub(crate) fn restore_from_backup(&mut self, id: QueueId, next_seq: u64) {
         self.create(id);
@@ -477,14 +607,8 @@ impl Queue {
         block.live_slots(0).next().map(|(slot, _)| seq_of(*index, slot))
     }
 
-    /// Live messages that wish to be gone at some time, in order.
-    pub(crate) fn expiring(&self) -> impl Iterator<Item = (Seq, u64)> + '_ {
-        let of_block = |(index, block): (&u64, &'_ Block)| {
-            let index = *index;
-            let expiring: Vec<_> = block.expiring().collect();
-            expiring.into_iter().map(move |(slot, at_ms)| (seq_of(index, slot), at_ms))
-        };
-        self.blocks.iter().flat_map(of_block)
+    fn has_live(&self) -> bool {
+        self.blocks.values().any(|block| block.live() > 0)
     }
 
     fn saw(&mut self, id: QueueId, seq: Seq, dirty: &mut Dirty) {
@@ -520,6 +644,11 @@ impl Dirty {
         }
     }
 
+    fn forget_page(&mut self, id: QueueId, number: u64) {
+        self.gone.push(Key::DueSpan(id, number).encode());
+        self.gone.push(Key::DueEntries(id, number).encode());
+    }
+
     fn forget(&mut self, id: QueueId, index: u64, block: &Block) {
         if block.stored.positions {
             self.gone.push(Key::Positions(id, index).encode());
@@ -543,6 +672,20 @@ fn pieces(run: Run) -> impl Iterator<Item = (u64, u16, u16)> {
         let (first, last) = within(run, index);
         (index, first, last)
     })
+}
+
+/// Tells which messages are live. Those of one block are best asked for together.
+fn liveness(blocks: &BTreeMap<u64, Block>) -> impl FnMut(Seq) -> bool + '_ {
+    let mut last: Option<(u64, Option<&Block>)> = None;
+    move |seq| {
+        let (index, slot) = place(seq);
+        let block = match last {
+            Some((of, block)) if of == index => block,
+            _ => blocks.get(&index),
+        };
+        last = Some((index, block));
+        block.is_some_and(|block| block.is_live(slot))
+    }
 }
 
 /// Gets the places of a block back if it has given them up.

@@ -1,4 +1,4 @@
-//! Reading messages back: a thread that turns numbers into bodies, a page at a time.
+//! Reading messages back: a thread that turns numbers into bodies, a page at a time, and says which are due.
 //!
 //! The index says where the messages of a page lie; neighbours in the log are read with one call. Each
 //! record is checked: its checksum, and that it is the message that was asked for.
@@ -11,10 +11,12 @@ use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 
+use crate::due::{DuePage, DueWanted, Span};
 use crate::error::Error;
 use crate::intake::{Hub, Urgency, lock};
 use crate::log::Position;
 use crate::operation::{Operation, Parts, Publish, QueueId, Run, Seq};
+use crate::pages::{self, Pages};
 use crate::places::Places;
 use crate::queues::Seen;
 use crate::record::{self, Parsed};
@@ -50,6 +52,8 @@ pub struct Stored {
     pub seq: Seq,
     /// As given in [`Publish::timestamp_ms`].
     pub timestamp_ms: u64,
+    /// The last one given in [`Operation::Mark`]; 0 if none was.
+    pub mark: u64,
     /// As given in [`Publish::parts`]. Slices of larger pieces of at most 256 KiB (or one record, if
     /// that is larger), which go when the last slice goes.
     pub parts: [Bytes; 3],
@@ -69,10 +73,20 @@ pub struct Page {
 /// What is done with a page. Called by the reading thread: must be short.
 pub type Then = Box<dyn FnOnce(Page) + Send>;
 
+/// The same for a page of due messages.
+pub type DueThen = Box<dyn FnOnce(DuePage) + Send>;
+
+/// What somebody asks the reading thread for.
+pub(crate) enum Wish {
+    Messages(Wanted, Then),
+    Due(DueWanted, DueThen),
+}
+
 pub(crate) struct Reader {
     state: Arc<Mutex<State>>,
     hub: Arc<Hub>,
     places: Places,
+    pages: Pages,
     log_dir: PathBuf,
     /// Those of the last pages, the last one first.
     files: Vec<(u64, File)>,
@@ -86,16 +100,25 @@ struct Recalled {
 }
 
 impl Reader {
-    pub(crate) fn new(state: Arc<Mutex<State>>, hub: Arc<Hub>, places: Places, log_dir: &Path) -> Reader {
+    pub(crate) fn new(
+        state: Arc<Mutex<State>>,
+        hub: Arc<Hub>,
+        places: Places,
+        pages: Pages,
+        log_dir: &Path,
+    ) -> Reader {
         let log_dir = log_dir.to_owned();
-        Reader { state, hub, places, log_dir, files: Vec::new(), blocks: Vec::new() }
+        Reader { state, hub, places, pages, log_dir, files: Vec::new(), blocks: Vec::new() }
     }
 
     /// Reads pages until nobody can ask for one any more.
-    pub(crate) fn start(mut self, wishes: mpsc::Receiver<(Wanted, Then)>) -> Result<JoinHandle<()>, Error> {
+    pub(crate) fn start(mut self, wishes: mpsc::Receiver<Wish>) -> Result<JoinHandle<()>, Error> {
         let work = move || {
-            for (wanted, then) in wishes {
-                then(self.page(wanted));
+            for wish in wishes {
+                match wish {
+                    Wish::Messages(wanted, then) => then(self.page(wanted)),
+                    Wish::Due(wanted, then) => then(self.due(&wanted)),
+                }
             }
         };
         let spawned = thread::Builder::new().name("store-read".into()).spawn(work);
@@ -130,8 +153,34 @@ impl Reader {
             missed = self.read(wanted.queue, &moved, &mut page);
         }
         page.messages.sort_unstable_by_key(|message| message.seq);
+        self.add_marks(wanted.queue, &mut page.messages);
         page.lost = self.report(wanted.queue, lost);
         page
+    }
+
+    fn due(&self, wanted: &DueWanted) -> DuePage {
+        let queue = wanted.queue;
+        let read = |number, span: &Span| {
+            let entries = self.pages.read(queue, number, span);
+            // If it is not there since a checkpoint has written its entries elsewhere, that has told the
+            // state before.
+            let is_lost = entries.is_none() && lock(&self.state).queues.has_page(queue, number);
+            entries.or_else(|| is_lost.then(|| self.pages.search(queue, number, span)))
+        };
+        loop {
+            let listing = lock(&self.state).queues.due(wanted);
+            let page = listing.page(wanted, read, |entries| pages::live(&self.state, queue, &entries));
+            if let Some(page) = page {
+                return page;
+            }
+        }
+    }
+
+    fn add_marks(&self, queue: QueueId, messages: &mut [Stored]) {
+        let state = lock(&self.state);
+        for message in messages {
+            message.mark = state.queues.mark_of(queue, message.seq);
+        }
     }
 
     /// Of messages that were not where they should be: where they lie now, if they have been moved in the
@@ -282,7 +331,7 @@ fn take(queue: QueueId, seqs: &[Seq], operation: Operation, found: &mut Vec<Stor
             let Some((_, seq)) = here.copied() else { return };
             // What was read is in memory of its own.
             let Publish { timestamp_ms, parts: Parts::Own(parts), .. } = publish else { return };
-            found.push(Stored { seq, timestamp_ms, parts });
+            found.push(Stored { seq, timestamp_ms, mark: 0, parts });
         }
         Operation::Atomic(parts) => parts.into_iter().for_each(|part| take(queue, seqs, part, found)),
         _ => {}

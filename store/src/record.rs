@@ -17,6 +17,7 @@ use crc32c::crc32c_append;
 use smallvec::SmallVec;
 
 use crate::operation::{Operation, Parts, Publish, QueueId, RECORD_BYTES_MAX, Run, Runs, Seq};
+use crate::varint;
 
 /// Bytes of a record before its payload.
 pub(crate) const HEADER_BYTES: usize = 12;
@@ -37,6 +38,7 @@ const ATOMIC: u8 = 8;
 pub(crate) const SEAL: u8 = 9;
 const PURGE: u8 = 10;
 const RELOCATE: u8 = 11;
+const MARK: u8 = 12;
 
 /// The payload does not say what its kind promises, although its checksum is right.
 #[derive(Debug, PartialEq, Eq)]
@@ -192,13 +194,20 @@ impl Buffer {
                 self.put_u64(queue.0);
                 self.put_u64(through.0);
             }
+            Operation::Mark { queue, marks } => {
+                self.put_u64(queue.0);
+                for (seq, mark) in marks {
+                    self.put_u64(seq.0);
+                    self.put_varint(*mark);
+                }
+            }
             Operation::Atomic(parts) => self.put_atomic(parts),
         }
     }
 
     fn put_publish(&mut self, publish: &Publish) {
         self.put_u64(publish.timestamp_ms);
-        self.put_varint(publish.expires_at_ms.map_or(0, |at_ms| at_ms.saturating_add(1)));
+        self.put_varint(publish.due_at_ms.map_or(0, |at_ms| at_ms.saturating_add(1)));
         self.put_varint(publish.destinations.len() as u64);
         for (queue, seq) in &publish.destinations {
             self.put_u64(queue.0);
@@ -264,12 +273,8 @@ impl Buffer {
         self.bytes.extend_from_slice(&value.to_le_bytes());
     }
 
-    fn put_varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.bytes.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.bytes.push(value as u8);
+    fn put_varint(&mut self, value: u64) {
+        varint::put(&mut self.bytes, value);
     }
 }
 
@@ -284,6 +289,7 @@ fn kind(operation: &Operation) -> u8 {
         Operation::Settle { .. } => SETTLE,
         Operation::Purge { .. } => PURGE,
         Operation::Delivered { .. } => DELIVERED,
+        Operation::Mark { .. } => MARK,
         Operation::Atomic(_) => ATOMIC,
     }
 }
@@ -311,7 +317,7 @@ pub(crate) enum Parsed {
 
 /// Whether a record of this kind is known.
 pub(crate) fn is_kind(kind: u8) -> bool {
-    (DEFINE..=RELOCATE).contains(&kind)
+    (DEFINE..=MARK).contains(&kind)
 }
 
 /// Looks at the start of `bytes`. Checks the checksum of the whole record.
@@ -363,13 +369,21 @@ fn decode_plain(kind: u8, reader: &mut Reader) -> Result<Operation, Malformed> {
         PUBLISH => Operation::Publish(decode_publish(reader)?),
         RELOCATE => Operation::Relocate(decode_publish(reader)?),
         DELIVERED => Operation::Delivered { queue: QueueId(reader.u64()?), through: Seq(reader.u64()?) },
+        MARK => {
+            let queue = QueueId(reader.u64()?);
+            let mut marks = SmallVec::new();
+            while !reader.bytes.is_empty() {
+                marks.push((Seq(reader.u64()?), reader.varint()?));
+            }
+            Operation::Mark { queue, marks }
+        }
         _ => return Err(Malformed),
     })
 }
 
 fn decode_publish(reader: &mut Reader) -> Result<Publish, Malformed> {
     let timestamp_ms = reader.u64()?;
-    let expires_at_ms = reader.varint()?.checked_sub(1);
+    let due_at_ms = reader.varint()?.checked_sub(1);
     let count = reader.varint()?;
     if count > reader.bytes.len() as u64 / 16 {
         return Err(Malformed);
@@ -380,7 +394,7 @@ fn decode_publish(reader: &mut Reader) -> Result<Publish, Malformed> {
     }
     let lens = [reader.varint()?, reader.varint()?, reader.varint()?];
     let parts = [reader.take(lens[0])?, reader.take(lens[1])?, reader.take(lens[2])?];
-    Ok(Publish { timestamp_ms, expires_at_ms, destinations, parts: Parts::Own(parts) })
+    Ok(Publish { timestamp_ms, due_at_ms, destinations, parts: Parts::Own(parts) })
 }
 
 fn decode_atomic(reader: &mut Reader) -> Result<Operation, Malformed> {
@@ -458,19 +472,7 @@ impl Reader {
     }
 
     fn varint(&mut self) -> Result<u64, Malformed> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8()?;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                return Err(Malformed);
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(Malformed)
+        varint::take(|| self.u8().ok()).ok_or(Malformed)
     }
 }
 
@@ -509,6 +511,10 @@ pub(crate) mod tests {
             any::<u64>().prop_map(|id| Operation::QueueDelete { queue: QueueId(id) }),
             any::<(u64, u64)>()
                 .prop_map(|(id, seq)| Operation::Delivered { queue: QueueId(id), through: Seq(seq) }),
+            (any::<u64>(), proptest::collection::vec(any::<(u64, u64)>(), 0..5)).prop_map(|(id, marks)| {
+                let marks = marks.into_iter().map(|(seq, mark)| (Seq(seq), mark)).collect();
+                Operation::Mark { queue: QueueId(id), marks }
+            }),
             (any::<u64>(), proptest::collection::btree_set(any::<u64>(), 1..50), any::<bool>()).prop_map(
                 |(id, seqs, is_purge)| {
                     let (queue, runs) = (QueueId(id), seqs.into_iter().map(Seq).collect());
@@ -526,7 +532,7 @@ pub(crate) mod tests {
                 .prop_map(|((timestamp_ms, expires), destinations, parts)| Operation::Publish(
                     Publish {
                         timestamp_ms,
-                        expires_at_ms: expires.map(u64::from),
+                        due_at_ms: expires.map(u64::from),
                         destinations: destinations
                             .into_iter()
                             .map(|(queue, seq)| (QueueId(queue), Seq(seq)))

@@ -5,22 +5,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::checkpoint::{Checkpointer, Snapshot, Weighed};
 use crate::definitions::Backup;
+use crate::due::Span;
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::full::Full;
-use crate::keys::{self, DEFINITION, Key, META, Meta, QUEUE, QueueRow, SUMMARY};
+use crate::intake::lock;
+use crate::keys::{self, DEFINITION, DUE_SPAN, Key, META, Meta, QUEUE, QueueRow, SUMMARY};
 use crate::log::{Log, Position};
 use crate::operation::{Operation, QueueId, Seq};
+use crate::pages::Pages;
 use crate::places::Places;
 use crate::pool::Pool;
 use crate::record;
-use crate::schema::{self, FORMAT};
+use crate::schema;
 use crate::segment::{self, End, Found, Head};
 use crate::state::State;
 use crate::table::{Row, Table};
@@ -55,8 +58,9 @@ pub struct RecoveredQueue {
     pub live: u64,
     /// The first live message; `next_seq` if there is none.
     pub first: Seq,
-    /// The live messages that had [`crate::Publish::expires_at_ms`], and what it was; sorted by number.
-    pub expiring: Vec<(Seq, u64)>,
+    /// No live message has an earlier [`crate::Publish::due_at_ms`]. The first of them may be later, and there
+    /// may even be none: what is on disk may be of messages that are settled. [`crate::Store::due`] says more.
+    pub first_due_ms: Option<u64>,
 }
 
 /// Something on disk that is not as it was written.
@@ -112,7 +116,7 @@ impl std::fmt::Display for Damage {
 
 /// All that the writer thread needs, and what the caller gets.
 pub(crate) struct Start {
-    pub(crate) state: State,
+    pub(crate) state: Arc<Mutex<State>>,
     pub(crate) log: Log,
     pub(crate) checkpointer: Checkpointer,
     pub(crate) places: Places,
@@ -186,18 +190,28 @@ pub(crate) fn recover(
         fault.clone(),
         Arc::clone(full),
     )?;
-    let (dir, weighed) = (dir.to_owned(), Weighed::default());
-    let checkpointer =
-        Checkpointer { dir, table, places: places.clone(), weighed, pool, fault, full: Arc::clone(full) };
+    let definitions = state.definitions.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let state = Arc::new(Mutex::new(state));
+    let checkpointer = Checkpointer {
+        dir: dir.to_owned(),
+        pages: Pages::new(Arc::clone(&table), &log_dir),
+        table,
+        state: Arc::clone(&state),
+        places: places.clone(),
+        weighed: Weighed::default(),
+        pool,
+        fault,
+        full: Arc::clone(full),
+    };
     if is_rebuild {
         // The gap in the numbers must be known before anything is built on it.
-        checkpointer.write(Snapshot::take(&mut state, &mut log, true))?;
+        let snapshot = Snapshot::take(&mut lock(&state), &mut log, true);
+        checkpointer.write(snapshot)?;
     }
 
     for damage in &damage {
         tracing::warn!(kind = ?damage.kind, "{damage}");
     }
-    let definitions = state.definitions.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
     let clean = is_clean && damage.is_empty();
     let recovered = Recovered { definitions, queues, damage, clean };
     Ok(Start { state, log, checkpointer, places, log_dir, recovered, checkpoint_wanted, backup_wanted })
@@ -218,7 +232,7 @@ fn queues(state: &State) -> Vec<RecoveredQueue> {
         delivered_below: Seq(queue.delivered_below),
         live: queue.live(),
         first: queue.first_live().unwrap_or(Seq(queue.next_seq)),
-        expiring: queue.expiring().collect(),
+        first_due_ms: state.queues.first_due_ms(id),
     });
     recovered.collect()
 }
@@ -332,10 +346,10 @@ fn set_aside(state_dir: &Path) -> Result<PathBuf, Error> {
     }
 }
 
-/// All rows that a start reads: everything but the places of messages, which are most of it.
+/// All rows that a start reads: everything but the places and due times of messages, which are most of it.
 fn rows(table: &Table) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
-    for kind in [META, DEFINITION, QUEUE, SUMMARY] {
+    for kind in [META, DEFINITION, QUEUE, SUMMARY, DUE_SPAN] {
         rows.extend(table.rows(&[kind])?);
     }
     Ok(rows)
@@ -345,7 +359,7 @@ fn rows(table: &Table) -> Result<Vec<Row>, Error> {
 fn load(rows: Vec<Row>) -> Result<(State, Position), String> {
     let mut state = State::default();
     let mut meta = None;
-    let (mut queues, mut blocks) = (0, 0);
+    let (mut queues, mut blocks, mut pages) = (0, 0, 0);
     for (key, value) in rows {
         let bad = || format!("the value of key {key:02x?} makes no sense");
         match Key::decode(&key).ok_or_else(|| format!("unknown key {key:02x?}"))? {
@@ -360,23 +374,34 @@ fn load(rows: Vec<Row>) -> Result<(State, Position), String> {
             }
             Key::Summary(queue, block) => {
                 blocks += 1;
-                let summary = keys::decode_summary(&value).ok_or_else(bad)?;
+                let (summary, due) = keys::decode_summary(&value).ok_or_else(bad)?;
                 if !state.queues.restore_block(queue, block, summary) {
                     return Err(format!("it holds a block of queue {}, which is unknown", queue.0));
                 }
+                if !due.is_empty() {
+                    state.queues.restore_due(queue, block, &due);
+                }
             }
-            Key::Positions(..) => {}
+            Key::DueSpan(queue, page) => {
+                pages += 1;
+                if !state.queues.restore_page(queue, page, Span::decode(&value).ok_or_else(bad)?) {
+                    return Err(format!("it holds due times of queue {}, which is unknown", queue.0));
+                }
+            }
+            Key::Positions(..) | Key::DueEntries(..) => {}
         }
     }
 
     let meta = meta.ok_or("it does not say where the log continues")?;
-    if meta.schema != FORMAT {
-        return Err(format!("it has format {}, not {FORMAT}", meta.schema));
+    if !schema::is_known(meta.schema) {
+        return Err(format!("it has format {}, which is unknown", meta.schema));
     }
-    let found = (state.definitions.iter().len() as u64, queues, blocks);
-    let expected = (meta.definitions, meta.queues, meta.blocks);
+    let found = (state.definitions.iter().len() as u64, queues, blocks, pages);
+    let expected = (meta.definitions, meta.queues, meta.blocks, meta.pages);
     if found != expected {
-        return Err(format!("it holds {found:?} definitions, queues and blocks instead of {expected:?}"));
+        return Err(format!(
+            "it holds {found:?} definitions, queues, blocks and pages instead of {expected:?}"
+        ));
     }
     Ok((state, meta.position))
 }
@@ -488,7 +513,8 @@ impl Replay<'_> {
             | Operation::Relocate(_)
             | Operation::Settle { .. }
             | Operation::Purge { .. }
-            | Operation::Delivered { .. } => {
+            | Operation::Delivered { .. }
+            | Operation::Mark { .. } => {
                 self.state.apply(position, operation);
             }
         }

@@ -7,14 +7,17 @@ use std::path::Path;
 use crate::error::Error;
 use crate::log::sync_directory;
 
-/// The format this version reads and writes: of the directory, the segments, the state database
-/// and the backup. A change of any byte in docs/DATA.md makes it grow.
-pub(crate) const FORMAT: u32 = 1;
+/// The format this version writes: of the directory, the segments, the state database and the backup. A
+/// change of any byte in docs/DATA.md makes it grow.
+pub(crate) const FORMAT: u32 = 2;
+/// The oldest format this version reads.
+const FORMAT_MIN: u32 = 1;
 
 const VERSION_FILE: &str = "VERSION";
 const PREFIX: &str = "garenne-store ";
 
-/// Refuses a directory of another format; marks a new one.
+/// Refuses a directory of an unknown format. Marks a new one, and an old one, which from now on gets parts
+/// of this format.
 pub(crate) fn check(dir: &Path) -> Result<(), Error> {
     let path = dir.join(VERSION_FILE);
     match fs::read_to_string(&path) {
@@ -22,16 +25,22 @@ pub(crate) fn check(dir: &Path) -> Result<(), Error> {
             let found = text.strip_prefix(PREFIX).and_then(|rest| rest.trim().parse().ok());
             let found: u32 =
                 found.ok_or_else(|| Error::corrupt(&path, format!("it should say '{PREFIX}{FORMAT}'")))?;
-            require(&path, found)
+            require(&path, found)?;
+            if found == FORMAT { Ok(()) } else { mark(dir, &path) }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => mark(dir, &path),
         Err(error) => Err(Error::io(&path)(error)),
     }
 }
 
-/// Refuses any format but ours.
+/// Whether this version can read it.
+pub(crate) fn is_known(format: u32) -> bool {
+    (FORMAT_MIN..=FORMAT).contains(&format)
+}
+
+/// Refuses a format that this version cannot read.
 pub(crate) fn require(path: &Path, found: u32) -> Result<(), Error> {
-    if found == FORMAT {
+    if is_known(found) {
         return Ok(());
     }
     Err(Error::Version { path: path.to_owned(), found, supported: FORMAT })
@@ -49,6 +58,17 @@ fn mark(dir: &Path, path: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_old_directory_becomes_a_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(VERSION_FILE), "garenne-store 1\n").unwrap();
+
+        check(dir.path()).unwrap();
+
+        let found = fs::read_to_string(dir.path().join(VERSION_FILE)).unwrap();
+        assert_eq!(found, format!("{PREFIX}{FORMAT}\n"));
+    }
 
     #[test]
     fn a_new_directory_is_marked_and_another_format_is_refused() {

@@ -25,13 +25,14 @@ impl State {
             Operation::QueueCreate { queue } => self.queues.create(*queue),
             Operation::QueueDelete { queue } => self.queues.delete(*queue),
             Operation::Publish(publish) => {
+                self.queues.saw_time(publish.timestamp_ms);
                 for (queue, seq) in &publish.destinations {
-                    self.queues.publish(*queue, *seq, position, publish.expires_at_ms);
+                    self.queues.publish(*queue, *seq, position, publish.due_at_ms);
                 }
             }
             Operation::Relocate(publish) => {
                 for (queue, seq) in &publish.destinations {
-                    self.queues.relocate(*queue, *seq, position, publish.expires_at_ms);
+                    self.queues.relocate(*queue, *seq, position, publish.due_at_ms);
                 }
             }
             Operation::Settle { queue, runs } => {
@@ -41,6 +42,9 @@ impl State {
                 runs.iter().for_each(|run| self.queues.purge(*queue, run));
             }
             Operation::Delivered { queue, through } => self.queues.delivered(*queue, *through),
+            Operation::Mark { queue, marks } => {
+                marks.iter().for_each(|(seq, mark)| self.queues.mark(*queue, *seq, *mark));
+            }
             Operation::Atomic(parts) => {
                 for part in parts {
                     self.apply_part(position, part);
@@ -64,8 +68,10 @@ mod tests {
 
     use super::*;
     use crate::block::Weights;
+    use crate::due::{DueWanted, Entry, Span};
     use crate::keys::{self, Key};
     use crate::operation::{Publish, QueueId, Run, Seq};
+    use crate::pages;
     use crate::queues::{Changes, Recall, Seen as Block};
 
     const QUEUE: QueueId = QueueId(1);
@@ -81,10 +87,15 @@ mod tests {
         })
     }
 
+    /// A third of all are due at some time, many of them at the same.
+    fn due_at_ms(seq: u64) -> Option<u64> {
+        seq.is_multiple_of(3).then_some(seq * 7919 % 499)
+    }
+
     fn message(seq: u64) -> Publish {
         let destinations = [(QUEUE, Seq(seq))].into_iter().collect();
-        let expires_at_ms = seq.is_multiple_of(50).then_some(seq);
-        Publish { timestamp_ms: 0, expires_at_ms, destinations, parts: Default::default() }
+        let due_at_ms = due_at_ms(seq);
+        Publish { timestamp_ms: 0, due_at_ms, destinations, parts: Default::default() }
     }
 
     fn publish(seq: u64) -> Operation {
@@ -104,11 +115,52 @@ mod tests {
         Operation::Purge { queue: QUEUE, runs: seqs.into_iter().map(Seq).collect() }
     }
 
-    /// What a start would find: numbers and places, those that expire, the next number, the last one
-    /// delivered, and how much is alive in each segment.
-    type Seen = (Vec<(u64, u32)>, Vec<(Seq, u64)>, u64, u64, Vec<(u64, u64)>);
+    fn page_of(rows: &Rows, number: u64, span: &Span) -> Option<Vec<Entry>> {
+        let rows = rows.lock().unwrap();
+        let value = rows.get(&Key::DueEntries(QUEUE, number).encode())?;
+        Some(keys::decode_entries(value).unwrap()).filter(|entries| span.fits(entries))
+    }
 
-    fn seen(state: &State, recall: &Recall) -> Seen {
+    /// All that is due, so many at a time.
+    fn due(state: &State, rows: &Rows, max: usize) -> Vec<Entry> {
+        let mut found = Vec::new();
+        let mut wanted = DueWanted { queue: QUEUE, after: (0, Seq(0)), until_ms: u64::MAX, max };
+        while wanted.after < (u64::MAX, Seq(u64::MAX)) {
+            let live = |entries: Vec<Entry>| {
+                let mut live = Vec::new();
+                state.queues.add_live(QUEUE, &entries, &mut live);
+                live
+            };
+            let read = |number, span: &Span| page_of(rows, number, span);
+            let page = state.queues.due(&wanted).page(&wanted, read, live).unwrap();
+            assert!(page.through > wanted.after && page.entries.len() <= max);
+            found.extend(page.entries);
+            wanted.after = page.through;
+        }
+        found
+    }
+
+    /// What is live is due when it said so, and nothing else is.
+    fn check_due(state: &State, rows: &Rows, max: usize) {
+        let mut live: Vec<Entry> = (0..10_000).map(|seq| (0, Seq(seq))).collect();
+        state.queues.add_live(QUEUE, &std::mem::take(&mut live), &mut live);
+        let due_at = live.iter().filter_map(|(_, seq)| Some((due_at_ms(seq.0)?, *seq)));
+        // This one cannot be asked for: it is not behind any other.
+        let mut expected: Vec<Entry> = due_at.filter(|entry| *entry != (0, Seq(0))).collect();
+        expected.sort_unstable();
+        assert_eq!(due(state, rows, max), expected);
+        let first_ms = state.queues.first_due_ms(QUEUE);
+        assert!(expected.first().is_none_or(|(at_ms, _)| first_ms.unwrap() <= *at_ms));
+        assert!(!live.is_empty() || first_ms.is_none());
+    }
+
+    /// What a start would find: numbers, places and marks, the next number, the last one delivered, and how
+    /// much is alive in each segment.
+    type Seen = (Vec<(u64, u32, u64)>, u64, u64, Vec<(u64, u64)>);
+
+    fn seen(state: &State, rows: &Rows) -> Seen {
+        let recall = recall(rows);
+        check_due(state, rows, 100);
         let (_, queue) = state.queues.sorted()[0];
         let mut live = Vec::new();
         let mut rest = Run { first: Seq(0), last: Seq(10_000) };
@@ -121,12 +173,13 @@ mod tests {
                 }
             };
             rest.first = Seq(found.last().unwrap().0.0 + 1);
-            live.extend(found.into_iter().map(|(seq, position)| (seq.0, position.offset)));
+            let mark = |seq| state.queues.mark_of(QUEUE, seq);
+            live.extend(found.into_iter().map(|(seq, position)| (seq.0, position.offset, mark(seq))));
         }
         assert_eq!(live.len() as u64, queue.live());
-        assert_eq!(live.first().map(|(seq, _)| Seq(*seq)), queue.first_live());
+        assert_eq!(live.first().map(|(seq, ..)| Seq(*seq)), queue.first_live());
         let in_segment = state.queues.live_segments().collect();
-        (live, queue.expiring().collect(), queue.next_seq, queue.delivered_below, in_segment)
+        (live, queue.next_seq, queue.delivered_below, in_segment)
     }
 
     fn apply_all(state: &mut State, log: &[Operation]) {
@@ -142,6 +195,10 @@ mod tests {
             2 => (0u64..3000).prop_map(|seq| settle([seq])),
             1 => (0u64..3000, 0u64..1500).prop_map(|(from, count)| settle(from..from + count)),
             1 => (0u64..3000, 0u64..1500).prop_map(|(from, count)| purge(from..from + count)),
+            2 => (0u64..3000, 0u64..3).prop_map(|(seq, mark)| Operation::Mark {
+                queue: QUEUE,
+                marks: (seq..seq + 40).map(|seq| (Seq(seq), mark)).collect(),
+            }),
             1 => (0u64..3000).prop_map(|seq| Operation::Delivered { queue: QUEUE, through: Seq(seq) }),
         ]
     }
@@ -161,23 +218,39 @@ mod tests {
     /// Changes the rows as a checkpoint does, with what the one before has weighed.
     fn checkpoint(rows: &Rows, state: &mut State, weighed: &mut Vec<(QueueId, u64, Weights)>) {
         state.queues.set_weights(std::mem::take(weighed));
-        let Changes { rows: mut changes, cold } = state.queues.take_changes();
+        let Changes { rows: mut changes, cold, due } = state.queues.take_changes();
+        check_due(state, rows, 7);
+        let due: Vec<_> = due.iter().map(|job| (job.queue, job.write(&mut changes))).collect();
         for (queue, index, mut summary) in cold {
             summary.weights = summary.weigh(&recall(rows)(queue, index, &summary));
             changes.push((Key::Summary(queue, index).encode(), Some(keys::encode_summary(&summary))));
             weighed.push((queue, index, summary.weights));
         }
-        let mut rows = rows.lock().unwrap();
+        let mut table = rows.lock().unwrap();
         for (key, value) in changes {
             match value {
-                Some(value) => rows.insert(key, value),
-                None => rows.remove(&key),
+                Some(value) => table.insert(key, value),
+                None => table.remove(&key),
             };
         }
+        let pages = table.keys().filter(|key| key[0] == keys::DUE_SPAN).count() as u64;
+        assert_eq!(state.queues.stored().2, pages);
+        drop(table);
+        check_due(state, rows, 1000);
+        due.into_iter().for_each(|(queue, pages)| state.queues.due_written(queue, pages));
+        check_due(state, rows, 50);
+        let shared = Mutex::new(std::mem::take(state));
+        pages::recall(&shared, |_, number, span| page_of(rows, number, span).unwrap());
+        *state = shared.into_inner().unwrap();
+        check_due(state, rows, 1);
     }
 
     fn reload(rows: &Rows, state: &mut State) -> State {
         checkpoint(rows, state, &mut Vec::new());
+        load(rows)
+    }
+
+    fn load(rows: &Rows) -> State {
         let mut state = State::default();
         for (key, value) in &*rows.lock().unwrap() {
             match Key::decode(key).unwrap() {
@@ -186,8 +259,11 @@ mod tests {
                     state.queues.restore_queue(queue, row);
                 }
                 Key::Summary(queue, index) => {
-                    let summary = keys::decode_summary(value).unwrap();
+                    let (summary, _) = keys::decode_summary(value).unwrap();
                     assert!(state.queues.restore_block(queue, index, summary));
+                }
+                Key::DueSpan(queue, page) => {
+                    assert!(state.queues.restore_page(queue, page, Span::decode(value).unwrap()));
                 }
                 _ => {}
             }
@@ -199,20 +275,29 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
+        /// A purge and a mark take only what was there before them.
         #[test]
-        fn replaying_a_log_without_a_purge_twice_changes_nothing(
+        fn replaying_a_log_twice_changes_nothing(
             operations in proptest::collection::vec(operation(), 0..300)
         ) {
             let mut log = without_repetition(operations);
-            log.retain(|operation| !matches!(operation, Operation::Purge { .. }));
-            let recall = recall(&Rows::default());
+            let mut published = std::collections::HashSet::new();
+            log.retain_mut(|operation| {
+                match operation {
+                    Operation::Publish(publish) => drop(published.insert(publish.destinations[0].1)),
+                    Operation::Mark { marks, .. } => marks.retain(|(seq, _)| published.contains(seq)),
+                    _ => {}
+                }
+                !matches!(operation, Operation::Purge { .. })
+            });
+            let rows = Rows::default();
             let mut state = State::default();
             apply_all(&mut state, &log);
-            let once = seen(&state, &recall);
+            let once = seen(&state, &rows);
 
             apply_all(&mut state, &log);
 
-            prop_assert_eq!(seen(&state, &recall), once);
+            prop_assert_eq!(seen(&state, &rows), once);
         }
 
         #[test]
@@ -221,30 +306,37 @@ mod tests {
         ) {
             let log = without_repetition(operations);
             let rows = Rows::default();
-            let recall = recall(&rows);
             let mut plain = State::default();
             apply_all(&mut plain, &log);
 
             let mut state = State::default();
-            state.queues.set_recall(recall.clone());
+            state.queues.set_recall(recall(&rows));
             let mut weighed = Vec::new();
+            let mut checkpointed = 0;
             for (index, operation) in log.iter().enumerate() {
                 state.apply(position(index), operation);
                 if index % every == 0 {
                     checkpoint(&rows, &mut state, &mut weighed);
+                    checkpointed = index + 1;
                 }
                 if index % (3 * every) == 0 {
                     state = reload(&rows, &mut state);
                     weighed.clear();
                 }
+                if index % (every + every / 2 + 1) == 0 {
+                    // A crash: what the last checkpoint wrote, and the log behind it.
+                    state = load(&rows);
+                    (checkpointed..=index).for_each(|at| state.apply(position(at), &log[at]));
+                    weighed.clear();
+                }
             }
-            let found = seen(&state, &recall);
+            let found = seen(&state, &rows);
             state = reload(&rows, &mut state);
 
-            prop_assert_eq!(&found, &seen(&plain, &recall));
-            let (live, weights) = (found.4.iter().copied(), state.queues.weights());
+            prop_assert_eq!(&found, &seen(&plain, &rows));
+            let (live, weights) = (found.3.iter().copied(), state.queues.weights());
             prop_assert!(live.eq(weights.iter().map(|(segment, bytes)| (*segment, *bytes))));
-            prop_assert_eq!(seen(&state, &recall), found);
+            prop_assert_eq!(seen(&state, &rows), found);
         }
     }
 
@@ -257,7 +349,7 @@ mod tests {
         }
         let rows = Rows::default();
         checkpoint(&rows, &mut state, &mut Vec::new());
-        assert_eq!(rows.lock().unwrap().len(), 1 + 2 * 3);
+        assert_eq!(rows.lock().unwrap().len(), 1 + 2 * 3 + 2, "a queue, blocks, and a page of due times");
 
         state.apply(Position::default(), &settle(0..3000));
         checkpoint(&rows, &mut state, &mut Vec::new());

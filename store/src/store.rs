@@ -8,12 +8,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::commit::Commit;
+use crate::due::{DueFigures, DuePage, DueWanted};
 use crate::error::Error;
 use crate::fault::{Fault, Hook};
 use crate::full::{Full, OnFull};
 use crate::intake::{Hub, OnPoison, Session, SyncMode, Ticket, Urgency, lock};
 use crate::operation::Operation;
-use crate::read::{Page, Reader, Then, Wanted};
+use crate::read::{DueThen, Page, Reader, Then, Wanted, Wish};
 use crate::recovery::{self, Recovered};
 use crate::rewrite::Rewriter;
 use crate::schema;
@@ -100,7 +101,7 @@ struct Owner {
     log_dir: PathBuf,
     full: Arc<Full>,
     /// Unbounded, but a queue has at most one page on its way.
-    wishes: Mutex<Option<mpsc::Sender<(Wanted, Then)>>>,
+    wishes: Mutex<Option<mpsc::Sender<Wish>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -110,8 +111,8 @@ const LOCK_FILE: &str = "LOCK";
 
 impl Store {
     /// Opens a data directory, making it if need be, and looks what is there: about one checkpoint
-    /// interval of log, and 300 bytes for each 1024 messages. Damage does not prevent a start: it is
-    /// reported in [`Recovered::damage`], or in [`Page::lost`] once the message is read.
+    /// interval of log, 300 bytes for each 1024 messages, and 50 for each 2048 due times. Damage does not
+    /// prevent a start: it is reported in [`Recovered::damage`], or in [`Page::lost`] once the message is read.
     ///
     /// # Errors
     ///
@@ -128,7 +129,7 @@ impl Store {
         let start = recovery::recover(dir, segment_bytes, fault.clone(), &full)?;
 
         let hub = Arc::new(Hub::new(options.intake_bytes_max, options.on_poison));
-        let state = Arc::new(Mutex::new(start.state));
+        let state = start.state;
         let rewriter = Rewriter {
             state: Arc::clone(&state),
             hub: Arc::clone(&hub),
@@ -138,7 +139,8 @@ impl Store {
         let (rewriter, rewriting) =
             Worker::start("store-rewrite", move |segments| rewriter.rewrite(segments))?;
         let (wishes, inbox) = mpsc::channel();
-        let reader = Reader::new(Arc::clone(&state), Arc::clone(&hub), start.places, &start.log_dir);
+        let pages = start.checkpointer.pages.clone();
+        let reader = Reader::new(Arc::clone(&state), Arc::clone(&hub), start.places, pages, &start.log_dir);
         let reader = reader.start(inbox)?;
         let commit = Commit {
             hub: Arc::clone(&hub),
@@ -204,10 +206,7 @@ impl Store {
     /// Reads live messages of a queue, and calls `then` with them on the reading thread. Only what is
     /// [`Store::applied`] is found. After [`Store::close`] it is never called.
     pub fn read(&self, wanted: Wanted, then: Then) {
-        if let Some(wishes) = &*lock(&self.owner.wishes) {
-            // The thread takes wishes until it is closed.
-            let _ = wishes.send((wanted, then));
-        }
+        self.owner.wish(Wish::Messages(wanted, then));
     }
 
     /// Reads live messages and blocks the calling thread until they are there: for tests and tools.
@@ -219,6 +218,31 @@ impl Store {
         let (page, pages) = mpsc::channel();
         self.read(wanted, Box::new(move |read| drop(page.send(read))));
         pages.recv().map_err(|_| Error::Closed)
+    }
+
+    /// Lists live messages of a queue by when they are due, and calls `then` with them on the reading thread.
+    /// Only what is [`Store::applied`] is found. After [`Store::close`] it is never called.
+    pub fn due(&self, wanted: DueWanted, then: DueThen) {
+        self.owner.wish(Wish::Due(wanted, then));
+    }
+
+    /// Lists due messages and blocks the calling thread until they are there: for tests and tools.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    pub fn due_and_wait(&self, wanted: DueWanted) -> Result<DuePage, Error> {
+        let (page, pages) = mpsc::channel();
+        self.due(wanted, Box::new(move |due| drop(page.send(due))));
+        pages.recv().map_err(|_| Error::Closed)
+    }
+
+    /// How many due times are where: for tests.
+    #[doc(hidden)]
+    pub fn due_figures(&self) -> Result<DueFigures, Error> {
+        let state = self.owner.state.upgrade().ok_or(Error::Closed)?;
+        let figures = lock(&state).queues.due_figures();
+        Ok(figures)
     }
 
     /// Blocks the calling thread until the operations are on disk: for start-up, shutdown and tests.
@@ -271,6 +295,13 @@ impl std::fmt::Debug for Store {
 }
 
 impl Owner {
+    fn wish(&self, wish: Wish) {
+        if let Some(wishes) = &*lock(&self.wishes) {
+            // The thread takes wishes until it is closed.
+            let _ = wishes.send(wish);
+        }
+    }
+
     fn close(&self) {
         *lock(&self.wishes) = None;
         self.full.give_up();

@@ -1,16 +1,37 @@
 //! A thread that does one job after the other, and can be asked whether it is idle.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 
 use crate::error::Error;
+use crate::intake::lock;
 
 /// Gives jobs to the thread, which ends when this is dropped and its job is done.
 pub(crate) struct Worker<T> {
     jobs: mpsc::Sender<T>,
-    is_busy: Arc<AtomicBool>,
+    activity: Arc<Activity>,
+}
+
+#[derive(Default)]
+struct Activity {
+    is_busy: Mutex<bool>,
+    is_over: Condvar,
+}
+
+impl Activity {
+    fn set(&self, is_busy: bool) {
+        *lock(&self.is_busy) = is_busy;
+        self.is_over.notify_all();
+    }
+}
+
+/// Tells that a job is over, however it ended.
+struct Busy<'a>(&'a Activity);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
 }
 
 impl<T: Send + 'static> Worker<T> {
@@ -21,28 +42,36 @@ impl<T: Send + 'static> Worker<T> {
     ) -> Result<(Worker<T>, JoinHandle<()>), Error> {
         // Holds at most one job: the next one is given only when the worker is idle.
         let (jobs, inbox) = mpsc::channel();
-        let is_busy = Arc::new(AtomicBool::new(false));
-        let busy = Arc::clone(&is_busy);
+        let activity = Arc::new(Activity::default());
+        let shared = Arc::clone(&activity);
         let run = move || {
             for job in inbox {
+                let _busy = Busy(&shared);
                 if !work(job) {
                     return;
                 }
-                busy.store(false, Ordering::Release);
             }
         };
         let thread = thread::Builder::new().name(name.into()).spawn(run);
         let thread = thread.map_err(Error::io(format!("a thread named {name}").as_ref()))?;
-        Ok((Worker { jobs, is_busy }, thread))
+        Ok((Worker { jobs, activity }, thread))
     }
 
     pub(crate) fn is_busy(&self) -> bool {
-        self.is_busy.load(Ordering::Acquire)
+        *lock(&self.activity.is_busy)
+    }
+
+    /// Blocks until there is no job.
+    pub(crate) fn wait(&self) {
+        let is_busy = lock(&self.activity.is_busy);
+        drop(self.activity.is_over.wait_while(is_busy, |busy| *busy).unwrap_or_else(PoisonError::into_inner));
     }
 
     pub(crate) fn give(&self, job: T) {
-        self.is_busy.store(true, Ordering::Release);
+        self.activity.set(true);
         // The thread is gone only after an error, which has been told already.
-        let _ = self.jobs.send(job);
+        if self.jobs.send(job).is_err() {
+            self.activity.set(false);
+        }
     }
 }

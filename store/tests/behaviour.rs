@@ -170,10 +170,10 @@ fn an_unknown_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     reopen(dir.path());
 
-    fs::write(dir.path().join("VERSION"), "garenne-store 2\n").unwrap();
+    fs::write(dir.path().join("VERSION"), "garenne-store 3\n").unwrap();
 
     let error = Store::open(dir.path(), options()).unwrap_err();
-    assert!(matches!(error, Error::Version { found: 2, supported: 1, .. }));
+    assert!(matches!(error, Error::Version { found: 3, supported: 2, .. }));
 }
 
 #[test]
@@ -293,23 +293,42 @@ fn a_purge_takes_what_is_there_and_leaves_what_comes() {
 }
 
 #[test]
-fn messages_that_wish_to_be_gone_are_known_at_a_start() {
+fn a_mark_comes_back_with_its_message_wherever_that_lies() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(dir.path(), options()).unwrap();
-    let expiring = |seq: u64, at_ms: u64| {
-        let Operation::Publish(mut publish) = publish(&[(1, seq)], "brief") else { unreachable!() };
-        publish.expires_at_ms = Some(at_ms);
-        Operation::Publish(publish)
-    };
+    let messages = (0..5).map(|seq| publish(&[(1, seq)], vec![b'x'; 8000]));
+    store.append_and_wait([create(1)].into_iter().chain(messages).collect()).unwrap();
+    let together = Operation::Atomic(vec![mark(1, [1], 3), settle(1, [0])]);
+    store.append_and_wait(vec![mark(1, [0, 1, 2, 9], 2), together, publish(&[(1, 9)], "late")]).unwrap();
+    let Operation::Publish(moved) = publish(&[(1, 2)], vec![b'x'; 8000]) else { unreachable!() };
+    store.append_and_wait(vec![Operation::Relocate(moved)]).unwrap();
+    let crashed = crash(dir.path());
+    store.close().unwrap();
+
+    let expected = [((1, 1), 3), ((1, 2), 2)].into();
+    assert_eq!(reopen(crashed.path()).marks, expected);
+    assert_eq!(reopen(dir.path()).marks, expected);
+}
+
+#[test]
+fn messages_that_are_due_at_some_time_are_listed_after_a_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path(), options()).unwrap();
     store.append_and_wait(vec![create(1), publish(&[(1, 0)], "stays")]).unwrap();
-    store.append_and_wait(vec![expiring(1, 70), expiring(2, 0), expiring(5000, 60)]).unwrap();
+    store
+        .append_and_wait(vec![
+            publish_due(&[(1, 1)], 70),
+            publish_due(&[(1, 2)], 0),
+            publish_due(&[(1, 5000)], 60),
+        ])
+        .unwrap();
     store.append_and_wait(vec![settle(1, [2])]).unwrap();
     let crashed = crash(dir.path());
     store.close().unwrap();
 
-    let expected = [(Seq(1), 70), (Seq(5000), 60)];
-    assert_eq!(reopen(crashed.path()).queues[0].expiring, expected);
-    assert_eq!(reopen(dir.path()).queues[0].expiring, expected);
+    let expected = [(60, Seq(5000)), (70, Seq(1))];
+    assert_eq!(reopen(crashed.path()).due[&1], expected);
+    assert_eq!(reopen(dir.path()).due[&1], expected);
 }
 
 #[test]

@@ -76,6 +76,16 @@ fn body(queue: u64, seq: u64) -> Vec<u8> {
     format!("{queue}/{seq}/").into_bytes().into_iter().cycle().take(len).collect()
 }
 
+/// Two of three messages are due at some time.
+fn due_at_ms(seq: u64) -> Option<u64> {
+    (seq % 3 != 1).then_some(1 + seq * 7919 % 10_007)
+}
+
+fn timed(seq: u64, message: Operation) -> Operation {
+    let Operation::Publish(message) = message else { unreachable!() };
+    Operation::Publish(Publish { due_at_ms: due_at_ms(seq), ..message })
+}
+
 /// Not a test by itself: the process that the next test kills.
 #[test]
 fn child_under_load() {
@@ -110,8 +120,8 @@ fn load(store: &Store, worker: u64, next: &BTreeMap<u64, u64>) {
         let group = seq..seq + 10;
         let mut operations = Vec::new();
         for seq in group.clone() {
-            operations.push(publish(&[(own, seq), (shared, seq)], body(own, seq)));
-            operations.push(publish(&[(atomic, seq)], body(atomic, seq)));
+            operations.push(timed(seq, publish(&[(own, seq), (shared, seq)], body(own, seq))));
+            operations.push(timed(seq, publish(&[(atomic, seq)], body(atomic, seq))));
         }
         let settled = group.clone().filter(|seq| seq % 3 != 0);
         tell(&format!("trying {own} {}", numbers(settled.clone())));
@@ -125,9 +135,9 @@ fn load(store: &Store, worker: u64, next: &BTreeMap<u64, u64>) {
 
         // Out of the third queue and into the fourth one, all or nothing.
         let moved = group.clone().filter(|seq| seq % 5 == 0);
-        let parts = moved
-            .clone()
-            .flat_map(|seq| [settle(atomic, [seq]), publish(&[(target, seq)], body(atomic, seq))]);
+        let parts = moved.clone().flat_map(|seq| {
+            [settle(atomic, [seq]), timed(seq, publish(&[(target, seq)], body(atomic, seq)))]
+        });
         tell(&format!("trying {atomic} {}", numbers(moved.clone())));
         let ticket = session.append([Operation::Atomic(parts.collect())], Urgency::Sync);
         wait(&session, ticket);
@@ -178,6 +188,11 @@ impl Facts {
         let mut present = HashSet::new();
         for (queue, messages) in recovered.contents {
             assert!(messages.is_sorted_by_key(|(seq, _, _)| *seq), "queue {queue} is out of order");
+            let live = messages.iter().map(|(seq, _, _)| *seq);
+            let mut due: Vec<(u64, Seq)> = live.filter_map(|seq| Some((due_at_ms(seq)?, Seq(seq)))).collect();
+            due.sort_unstable();
+            let listed = recovered.due.get(&queue).cloned().unwrap_or_default();
+            assert!(listed == due, "queue {queue}: {} listed, {} due", listed.len(), due.len());
             for (seq, _, found) in messages {
                 assert!(present.insert((queue, seq)), "{queue}/{seq} is there twice");
                 let origin = match queue % QUEUES_PER_WORKER {

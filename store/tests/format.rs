@@ -1,9 +1,9 @@
 //! The format on disk: what this version reads, every later one has to read.
 //!
-//! `fixtures/format-1` is a data directory as a crash left it: definitions, messages of all kinds in sealed
+//! Each of `fixtures` is a data directory as a crash left it: definitions, messages of all kinds in sealed
 //! segments, in an open one, before and behind the checkpoint, settled, purged, moved, in transactions, for
-//! several queues, with a time to go. It is never written again; a new format gets a new one
-//! (`cargo test -p garenne-store --test format -- --ignored` makes it).
+//! several queues, due at some time; since format 2 also with marks. They are never written again; a new
+//! format gets a new one (`cargo test -p garenne-store --test format -- --ignored` makes it).
 
 mod common;
 
@@ -15,17 +15,17 @@ use std::time::{Duration, Instant};
 use common::*;
 use garenne_store::*;
 
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1")
+fn fixture(format: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/format-{format}"))
 }
 
 fn body(n: u64) -> Vec<u8> {
     format!("body {n} ").into_bytes().repeat(1 + n as usize % 40)
 }
 
-fn expiring(queue: u64, seq: u64, at_ms: u64) -> Operation {
+fn due_at(queue: u64, seq: u64, at_ms: u64) -> Operation {
     let Operation::Publish(mut message) = publish(&[(queue, seq)], body(seq)) else { unreachable!() };
-    message.expires_at_ms = Some(at_ms);
+    message.due_at_ms = Some(at_ms);
     Operation::Publish(message)
 }
 
@@ -36,8 +36,22 @@ fn in_the_first() -> Vec<u64> {
 
 #[test]
 fn a_directory_of_format_1_is_read_whole() {
+    is_read_whole(1);
+}
+
+#[test]
+fn a_directory_of_format_2_is_read_whole() {
+    let again = is_read_whole(2);
+
+    assert_eq!(again.marks, [((1, 10), 7), ((1, 205), 2), ((4, 1), 3)].into());
+}
+
+/// What is there after it was opened once, and closed.
+fn is_read_whole(format: u32) -> Reopened {
     let dir = tempfile::tempdir().unwrap();
-    copy_tree(&fixture(), dir.path());
+    copy_tree(&fixture(format), dir.path());
+    let version = fs::read_to_string(dir.path().join("VERSION")).unwrap();
+    assert_eq!(version, format!("garenne-store {format}\n"));
 
     let reopened = reopen(dir.path());
 
@@ -55,10 +69,16 @@ fn a_directory_of_format_1_is_read_whole() {
     assert!(first.iter().all(|(seq, redelivered, _)| *redelivered == (*seq <= 50)));
     assert_eq!(seqs(&reopened, 2), [0, 20, 40, 60, 80, 100, 120, 140, 160, 180]);
     assert_eq!(seqs(&reopened, 4), [0, 1, 3000, 3001]);
-    assert_eq!(reopened.queues[2].expiring, [(Seq(1), 70), (Seq(3001), 60)]);
+    assert_eq!(reopened.due[&4], [(60, Seq(3001)), (70, Seq(1))]);
+    assert_eq!(reopened.queues[2].first_due_ms, Some(60));
     assert_eq!(reopened.queues[2].next_seq, Seq(3002));
-    // And it goes on from there.
-    assert_eq!(seqs(&reopen(dir.path()), 1), in_the_first());
+    // And it goes on from there, in the newest format.
+    let again = reopen(dir.path());
+    assert_eq!(fs::read_to_string(dir.path().join("VERSION")).unwrap(), "garenne-store 2\n");
+    assert!(again.clean);
+    assert_eq!(again.contents, reopened.contents);
+    assert_eq!((&again.due, &again.marks), (&reopened.due, &reopened.marks));
+    again
 }
 
 #[test]
@@ -94,7 +114,8 @@ fn make_the_fixture() {
             _ => run(vec![Operation::Atomic(vec![publish(&[(1, n)], body(n)), publish(&[(3, n)], body(n))])]),
         }
     }
-    run(vec![publish(&[(4, 0)], body(0)), expiring(4, 1, 70), delivered(1, 50)]);
+    run(vec![publish(&[(4, 0)], body(0)), due_at(4, 1, 70), delivered(1, 50)]);
+    run(vec![mark(1, [9, 10], 7), mark(4, [1], 3)]);
     run(vec![settle(1, (0..200).filter(|n| n % 10 != 0))]);
     run(vec![purge(2, (0..200).filter(|n| n % 20 != 0))]);
     run(vec![delete(3), Operation::Undefine { key: b"c".to_vec() }]);
@@ -108,10 +129,12 @@ fn make_the_fixture() {
         Store::open(dir.path(), Options { segment_bytes: 8 << 10, ..common::options() }).unwrap();
     let run = |operations: Vec<Operation>| store.append_and_wait(operations).unwrap();
     run((200..210).map(|n| publish(&[(1, n)], body(n))).collect());
-    run(vec![publish(&[(4, 3000)], body(3000)), expiring(4, 3001, 60)]);
+    run(vec![publish(&[(4, 3000)], body(3000)), due_at(4, 3001, 60)]);
+    run(vec![mark(1, [205], 2)]);
     run(vec![define("b", "changed behind the checkpoint")]);
 
-    let _ = fs::remove_dir_all(fixture());
-    copy_tree(dir.path(), &fixture());
-    fs::remove_file(fixture().join("LOCK")).unwrap();
+    let fixture = fixture(2);
+    let _ = fs::remove_dir_all(&fixture);
+    copy_tree(dir.path(), &fixture);
+    fs::remove_file(fixture.join("LOCK")).unwrap();
 }

@@ -21,7 +21,11 @@ struct Model {
 #[derive(Default)]
 struct ModelQueue {
     live: BTreeMap<u64, Vec<u8>>,
+    /// When those that are due at some time are; those of messages that are gone do not matter.
+    due: BTreeMap<u64, u64>,
     gone: BTreeSet<u64>,
+    /// Those of messages that are gone do not matter.
+    marks: BTreeMap<u64, u64>,
     next: u64,
     delivered_below: u64,
 }
@@ -53,6 +57,7 @@ impl Model {
                     queue.saw(seq.0);
                     if !queue.gone.contains(&seq.0) {
                         queue.live.entry(seq.0).or_insert_with(|| publish.parts.get()[2].to_vec());
+                        queue.due.extend(publish.due_at_ms.map(|at_ms| (seq.0, at_ms)));
                     }
                 }
             }
@@ -77,6 +82,11 @@ impl Model {
                 queue.saw(through.0);
                 queue.delivered_below = queue.delivered_below.max(through.0 + 1);
             }
+            Operation::Mark { queue, marks } => {
+                let Some(queue) = self.queues.get_mut(&queue.0) else { return };
+                let live = marks.iter().filter(|(seq, _)| queue.live.contains_key(&seq.0));
+                queue.marks.extend(live.map(|(seq, mark)| (seq.0, *mark)));
+            }
             Operation::Atomic(parts) => parts.iter().for_each(|part| self.apply(part)),
         }
     }
@@ -96,6 +106,21 @@ impl Model {
             })
             .collect();
         assert_eq!(recovered.contents, expected);
+        let of_queue = |(id, queue): (&u64, &'_ ModelQueue)| {
+            let live = queue.due.iter().filter(|(seq, _)| queue.live.contains_key(seq));
+            let mut due: Vec<(u64, Seq)> = live.map(|(seq, at_ms)| (*at_ms, Seq(*seq))).collect();
+            due.sort_unstable();
+            (*id, due)
+        };
+        let due: BTreeMap<_, _> =
+            self.queues.iter().map(of_queue).filter(|(_, due)| !due.is_empty()).collect();
+        assert_eq!(recovered.due, due);
+        let of_queue = |(id, queue): (&u64, &'_ ModelQueue)| {
+            let marks = queue.marks.iter().filter(|(seq, mark)| queue.live.contains_key(seq) && **mark != 0);
+            marks.map(|(seq, mark)| ((*id, *seq), *mark)).collect::<Vec<_>>()
+        };
+        let marks: BTreeMap<_, _> = self.queues.iter().flat_map(of_queue).collect();
+        assert_eq!(recovered.marks, marks);
         for queue in &recovered.queues {
             assert_eq!(queue.next_seq.0, self.queues[&queue.queue.0].next);
         }
@@ -112,6 +137,7 @@ enum Step {
     Overtake { queue: u64 },
     Purge { queue: u64, pick: u64, count: u64 },
     Delivered { queue: u64, pick: u64 },
+    Mark { queue: u64, pick: u64, mark: u64 },
     Define { key: u8, value: u8 },
     Undefine { key: u8 },
     Create,
@@ -133,6 +159,7 @@ fn plain() -> impl Strategy<Value = Step> {
         1 => (queue(), any::<u64>(), 0u64..2000)
             .prop_map(|(queue, pick, count)| Step::Purge { queue, pick, count }),
         1 => (queue(), any::<u64>()).prop_map(|(queue, pick)| Step::Delivered { queue, pick }),
+        3 => (queue(), any::<u64>(), 0u64..3).prop_map(|(queue, pick, mark)| Step::Mark { queue, pick, mark }),
         1 => (0u8..4, any::<u8>()).prop_map(|(key, value)| Step::Define { key, value }),
         1 => (0u8..4).prop_map(|key| Step::Undefine { key }),
         1 => Just(Step::Create),
@@ -160,12 +187,16 @@ fn operations(model: &mut Model, step: &Step) -> Vec<Operation> {
                 .filter_map(|queue| id(&queue))
                 .map(|id| (id, model.queues[&id].next))
                 .collect();
-            vec![publish(&to, vec![*body as u8; *body])]
+            let Operation::Publish(mut publish) = publish(&to, vec![*body as u8; *body]) else {
+                unreachable!()
+            };
+            publish.due_at_ms = (body % 2 == 1).then_some(*body as u64);
+            vec![Operation::Publish(publish)]
         }
         Step::PublishMany { queue, count } => {
             let Some(id) = id(queue) else { return Vec::new() };
             let next = model.queues[&id].next;
-            (next..next + count).map(|seq| publish(&[(id, seq)], seq.to_string())).collect()
+            (next..next + count).map(|seq| publish_due(&[(id, seq)], 1 + seq * 7919 % 499)).collect()
         }
         Step::Settle { queue, pick } => {
             let Some(id) = id(queue) else { return Vec::new() };
@@ -191,6 +222,12 @@ fn operations(model: &mut Model, step: &Step) -> Vec<Operation> {
             let Some(id) = id(queue) else { return Vec::new() };
             let Some(through) = pick.checked_rem(model.queues[&id].next) else { return Vec::new() };
             vec![delivered(id, through)]
+        }
+        Step::Mark { queue, pick, mark } => {
+            let Some(id) = id(queue) else { return Vec::new() };
+            // Some are gone, or still to come.
+            let Some(first) = pick.checked_rem(model.queues[&id].next) else { return Vec::new() };
+            vec![common::mark(id, first..first + 20, *mark)]
         }
         Step::Define { key, value } => {
             vec![Operation::Define { key: vec![*key], value: vec![*value] }]

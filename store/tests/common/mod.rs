@@ -31,10 +31,15 @@ pub fn define(key: &str, value: &str) -> Operation {
 pub fn publish(to: &[(u64, u64)], body: impl Into<Bytes>) -> Operation {
     Operation::Publish(Publish {
         timestamp_ms: 1,
-        expires_at_ms: None,
+        due_at_ms: None,
         destinations: to.iter().map(|(queue, seq)| (QueueId(*queue), Seq(*seq))).collect(),
         parts: Parts::Own([Bytes::from_static(b"to"), Bytes::from_static(b"properties"), body.into()]),
     })
+}
+
+pub fn publish_due(to: &[(u64, u64)], at_ms: u64) -> Operation {
+    let Operation::Publish(publish) = publish(to, at_ms.to_string()) else { unreachable!() };
+    Operation::Publish(Publish { due_at_ms: Some(at_ms), ..publish })
 }
 
 pub fn settle(queue: u64, seqs: impl IntoIterator<Item = u64>) -> Operation {
@@ -49,6 +54,11 @@ pub fn delivered(queue: u64, through: u64) -> Operation {
     Operation::Delivered { queue: QueueId(queue), through: Seq(through) }
 }
 
+pub fn mark(queue: u64, seqs: impl IntoIterator<Item = u64>, mark: u64) -> Operation {
+    let marks = seqs.into_iter().map(|seq| (Seq(seq), mark)).collect();
+    Operation::Mark { queue: QueueId(queue), marks }
+}
+
 pub fn nobody() -> Arc<dyn Fn() + Send + Sync> {
     Arc::new(|| ())
 }
@@ -60,6 +70,10 @@ pub type Contents = BTreeMap<u64, Vec<(u64, bool, Bytes)>>;
 pub struct Reopened {
     pub recovered: Recovered,
     pub contents: Contents,
+    /// By queue and number, of messages that have one.
+    pub marks: BTreeMap<(u64, u64), u64>,
+    /// What is due when, of queues that have such messages.
+    pub due: BTreeMap<u64, Vec<(u64, Seq)>>,
     /// What was noticed at the start and when the messages were read.
     pub damage: Vec<Damage>,
 }
@@ -74,7 +88,7 @@ impl std::ops::Deref for Reopened {
 
 /// Reads all messages, some at a time, and holds them against what the start has said of them.
 pub fn read_all(store: &Store, recovered: Recovered) -> Reopened {
-    let mut contents = Contents::new();
+    let (mut contents, mut marks) = (Contents::new(), BTreeMap::new());
     let mut damage = recovered.damage.clone();
     for queue in &recovered.queues {
         let messages: &mut Vec<_> = contents.entry(queue.queue.0).or_default();
@@ -85,6 +99,8 @@ pub fn read_all(store: &Store, recovered: Recovered) -> Reopened {
             let page = store.read_and_wait(wanted).unwrap();
             assert!(page.through >= run.first && page.through <= run.last);
             run.first = Seq(page.through.0 + 1);
+            let marked = page.messages.iter().filter(|stored| stored.mark != 0);
+            marks.extend(marked.map(|stored| ((queue.queue.0, stored.seq.0), stored.mark)));
             messages.extend(page.messages.into_iter().map(|stored| {
                 let [_, _, body] = stored.parts;
                 (stored.seq.0, stored.seq < queue.delivered_below, body)
@@ -98,7 +114,30 @@ pub fn read_all(store: &Store, recovered: Recovered) -> Reopened {
             assert_eq!(messages.first().map_or(queue.next_seq.0, |first| first.0), queue.first.0);
         }
     }
-    Reopened { recovered, contents, damage }
+    let due = recovered.queues.iter().map(|queue| (queue.queue.0, due(store, queue.queue.0, 97)));
+    let due: BTreeMap<_, _> = due.filter(|(_, due)| !due.is_empty()).collect();
+    for queue in &recovered.queues {
+        let first = due.get(&queue.queue.0).map(|due| due[0].0);
+        assert!(first.is_none_or(|first| queue.first_due_ms.unwrap() <= first));
+    }
+    Reopened { recovered, contents, marks, due, damage }
+}
+
+/// All that is due of a queue, so many at a time.
+pub fn due(store: &Store, queue: u64, max: usize) -> Vec<(u64, Seq)> {
+    let end = (u64::MAX, Seq(u64::MAX));
+    let mut found = Vec::new();
+    let mut after = (0, Seq(0));
+    while after < end {
+        let wanted = DueWanted { queue: QueueId(queue), after, until_ms: u64::MAX, max };
+        let page = store.due_and_wait(wanted).unwrap();
+        assert!(page.through > after && page.entries.len() <= max);
+        assert!(page.entries.iter().all(|entry| after < *entry && *entry <= page.through));
+        after = page.through;
+        found.extend(page.entries);
+    }
+    assert!(found.is_sorted_by(|a, b| a < b));
+    found
 }
 
 pub fn seqs(reopened: &Reopened, queue: u64) -> Vec<u64> {
