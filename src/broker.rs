@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use hashbrown::HashMap;
-use store::{DueWanted, Operation, QueueId, RecoveredQueue, Seq, Store, Urgency};
+use store::{Operation, QueueId, RecoveredQueue, Store, Urgency};
 use tokio::sync::{Notify, mpsc};
 use tracing::{error, info, warn};
 
@@ -40,9 +40,6 @@ struct Porter {
     matches: exchanges::Matches<queue::Handle>,
     batch: queue::Batch,
 }
-
-/// So many due messages are asked for at once.
-const DUE_PAGE: usize = 65_536;
 
 /// A running broker. Everything in it is shared by all connections.
 #[derive(Debug)]
@@ -320,7 +317,7 @@ impl Broker {
                 let mut messages = 0;
                 for (level, id) in (0..=u8::MAX).zip(queue.line_ids()) {
                     if let Some(recovered) = queues.remove(&id) {
-                        queue.restore(level, &recovered, self.due(&recovered));
+                        queue.restore(level, &recovered);
                         messages += recovered.live;
                     }
                 }
@@ -328,20 +325,6 @@ impl Broker {
                 Ok(())
             }
         }
-    }
-
-    /// When which messages of a queue are due.
-    fn due(&self, recovered: &RecoveredQueue) -> Vec<(u64, Seq)> {
-        let end = (u64::MAX, Seq(u64::MAX));
-        let mut found = Vec::new();
-        let mut after = if recovered.first_due_ms.is_some() { (0, Seq(0)) } else { end };
-        while after < end {
-            let wanted = DueWanted { queue: recovered.queue, after, until_ms: u64::MAX, max: DUE_PAGE };
-            let Ok(page) = self.surroundings.store.due_and_wait(wanted) else { break };
-            found.extend(page.entries);
-            after = page.through;
-        }
-        found
     }
 
     fn add_vhost(&self, name: &str) {

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use store::{Run, Runs};
 
 use super::departure::Departure;
+use super::due::Time;
 use crate::delivery::{Entry, Place, Returns, Stored};
 use crate::message::Message;
 use crate::outbox::Outbox;
@@ -23,6 +24,8 @@ pub struct Effects {
     pub spill: Vec<(Place, Arc<Message>)>,
     /// What the store is to bring: live messages of this run of a line, and about how many octets of them.
     pub wanted: SmallVec<[(u8, Run, usize); 1]>,
+    /// The store is to list what is due in a line behind this time, and about how many of it.
+    pub due: SmallVec<[(u8, Time, usize); 1]>,
     /// Runs of lines whose bodies are to be counted.
     pub uncounted: SmallVec<[(u8, Run); 1]>,
     /// Messages that have expired, and have to be read to be seen off.

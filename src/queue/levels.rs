@@ -52,12 +52,12 @@ impl Level {
     }
 
     /// The messages of before a start; they stay in the store until somebody wants them.
-    pub fn restore(&mut self, recovered: &store::RecoveredQueue, due: Vec<(u64, Seq)>) {
+    pub fn restore(&mut self, recovered: &store::RecoveredQueue) {
         self.next_seq = recovered.next_seq.0;
         self.delivered_below = recovered.delivered_below;
         if recovered.live > 0 {
             let run = Run { first: recovered.first, last: Seq(recovered.next_seq.0 - 1) };
-            self.ready.restore(run, recovered.live, due);
+            self.ready.restore(run, recovered.live, recovered.first_due_ms);
         }
     }
 }

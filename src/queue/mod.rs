@@ -9,6 +9,7 @@ mod batch;
 mod consumers;
 mod counters;
 mod departure;
+mod due;
 mod effects;
 mod levels;
 mod publishers;
@@ -22,7 +23,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use amqp::Table;
 use smallvec::SmallVec;
-use store::{Operation, Page, QueueId, RecoveredQueue, Run, Seq, Store, SyncMode, Urgency, Wanted};
+use store::{
+    DuePage, DueWanted, Operation, Page, QueueId, RecoveredQueue, Run, Seq, Store, SyncMode, Urgency, Wanted,
+};
 use tracing::{error, info};
 
 pub use arguments::{Arguments, Flags, QueueKind, Unroutable, integer, other_type_text, type_name};
@@ -266,9 +269,9 @@ impl Handle {
         self.lock().state.unacked_count()
     }
 
-    /// One of its lines has messages from before the start; when those are due that say it themselves.
-    pub fn restore(&self, level: u8, recovered: &RecoveredQueue, due: Vec<(u64, Seq)>) {
-        self.act(|state, _, _| state.restore(level, recovered, due));
+    /// One of its lines has messages from before the start.
+    pub fn restore(&self, level: u8, recovered: &RecoveredQueue) {
+        self.act(|state, _, _| state.restore(level, recovered));
     }
 
     /// Leaves to the store what it can of a long queue that nobody has touched for a while, if memory is
@@ -497,6 +500,9 @@ impl Handle {
                 queue.page_in(level, run, found)
             });
         }
+        for (level, after, max) in effects.due {
+            self.list_due(level, after, max);
+        }
         for place in effects.exhumed {
             self.exhume(place, has_spilled);
         }
@@ -584,6 +590,19 @@ impl Handle {
         let run = Run { first: wanted.first, last: found.through() };
         let messages = found.messages(self);
         self.act(|state, _, effects| state.page_in(level, run, messages, effects));
+    }
+
+    /// Has the store list what is due in a line behind a time.
+    fn list_due(&self, level: u8, after: due::Time, max: usize) {
+        let queue = self.line_id(level, Stored::Kept);
+        let wanted = DueWanted { queue, after, until_ms: u64::MAX, max };
+        let handle = self.downgrade();
+        let then = move |page: DuePage| {
+            if let Some(queue) = handle.upgrade() {
+                queue.act(|state, _, _| state.listed(level, page.entries, page.through));
+            }
+        };
+        self.0.surroundings.store.due(wanted, Box::new(then));
     }
 
     /// Has a message read that expired while it was away.

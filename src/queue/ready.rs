@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use store::{Run, Runs, Seq, Ticket};
 
+use super::due::Due;
 use crate::delivery::{Entry, Stored};
 use crate::message::Message;
 
@@ -33,8 +34,8 @@ pub struct Ready {
     back: Line,
     returned: BTreeMap<Seq, Entry>,
     returned_bytes: usize,
-    /// When each message with a time to live of its own is due, wherever it is.
-    due: BTreeSet<(u64, Seq)>,
+    /// When messages with a time to live of their own are due, wherever they are.
+    due: Due,
     /// The highest number that has come. The line only takes higher ones, so it is in order.
     newest: Seq,
     /// Numbers whose messages are still to come, though higher ones may be there.
@@ -102,9 +103,7 @@ impl Ready {
 
     /// Adds a new message, or puts one back at its place.
     pub fn insert(&mut self, entry: Entry) {
-        if let Some(at_ms) = entry.message.expires_at_ms() {
-            self.due.insert((at_ms, entry.seq));
-        }
+        self.due.insert(&entry);
         self.expected.remove(&entry.seq);
         if entry.seq <= self.newest {
             self.stand_apart(entry);
@@ -125,7 +124,7 @@ impl Ready {
             Some(first) => self.take_returned(first)?,
             None => self.front.pop()?,
         };
-        self.forget(&entry);
+        self.due.remove(&entry);
         Some(entry)
     }
 
@@ -182,36 +181,59 @@ impl Ready {
         let stored = stored.collect();
         let elsewhere: BTreeSet<Seq> = all.apart.union(&all.expected).copied().collect();
         let runs = all.away.map(|away| without(away.run, &elsewhere)).unwrap_or_default();
-        (self.newest, self.expected) = (all.newest, all.expected);
+        (self.newest, self.expected, self.due) = (all.newest, all.expected, all.due);
+        self.due.clear();
         (n, stored, runs)
     }
 
     /// When the next message is due to expire, so far as that is known.
     pub fn next_due(&self) -> Option<u64> {
-        let first = self.first().map(|entry| entry.expires_at_ms).filter(|at_ms| *at_ms != u64::MAX);
-        self.due.first().map(|(at_ms, _)| *at_ms).into_iter().chain(first).min()
+        [self.due.first_ms(), self.first_due_ms()].into_iter().flatten().min()
     }
 
     /// Takes the message that is due first, by `now_ms`: its number, and itself unless it is away.
     pub fn pop_expired(&mut self, now_ms: u64) -> Option<(Seq, Option<Entry>)> {
-        // Those that have only the queue's time to live are due in their order.
-        let first = self.first().map_or(u64::MAX, |entry| entry.expires_at_ms);
-        let own = self.due.first().map_or(u64::MAX, |(at_ms, _)| *at_ms);
-        if first.min(own) > now_ms {
-            return None;
+        loop {
+            // Those that have only the queue's time to live are due in their order.
+            let first = self.first_due_ms().unwrap_or(u64::MAX);
+            let own = self.due.first_ms().unwrap_or(u64::MAX);
+            if first.min(own) > now_ms {
+                return None;
+            }
+            if first <= own {
+                return self.pop().map(|entry| (entry.seq, Some(entry)));
+            }
+            let seq = self.due.pop(now_ms)?;
+            let here =
+                self.take_returned(seq).or_else(|| self.front.take(seq)).or_else(|| self.back.take(seq));
+            let is_away = here.is_none() && self.is_away(seq);
+            if is_away && let Some(away) = &mut self.away {
+                away.count -= 1;
+            }
+            self.join();
+            if here.is_some() || is_away {
+                return Some((seq, here));
+            }
+            // It is not ready: it is out, or gone.
         }
-        if first <= own {
-            return self.pop().map(|entry| (entry.seq, Some(entry)));
-        }
-        let (_, seq) = self.due.pop_first()?;
-        let here = self.take_returned(seq).or_else(|| self.front.take(seq)).or_else(|| self.back.take(seq));
-        if here.is_none()
-            && let Some(away) = &mut self.away
-        {
-            away.count -= 1;
-        }
-        self.join();
-        Some((seq, here))
+    }
+
+    /// When the first of all is due, unless something may be due before it that the store has still to list.
+    fn first_due_ms(&self) -> Option<u64> {
+        let first = self.first().map(|entry| entry.expires_at_ms).filter(|at_ms| *at_ms != u64::MAX);
+        first.filter(|at_ms| *at_ms <= self.due.known_ms())
+    }
+
+    fn is_away(&self, seq: Seq) -> bool {
+        let is_in_run = |away: &Away| away.run.first <= seq && seq <= away.run.last;
+        self.away.as_ref().is_some_and(is_in_run)
+            && !self.apart.contains(&seq)
+            && !self.expected.contains(&seq)
+    }
+
+    /// When messages with a time to live of their own are due.
+    pub fn due(&mut self) -> &mut Due {
+        &mut self.due
     }
 
     /// A message that expired while it was away has been read: its body counts no more. `None` if nobody
@@ -224,10 +246,10 @@ impl Ready {
         }
     }
 
-    /// Messages of before a start, which are all in the store: how many, in which run, and when those
-    /// are due that have a time to live of their own.
-    pub fn restore(&mut self, run: Run, count: u64, due: Vec<(u64, Seq)>) {
-        self.due.extend(due);
+    /// Messages of before a start, which are all in the store: how many, in which run, and when the first of
+    /// them may be due that have a time to live of their own.
+    pub fn restore(&mut self, run: Run, count: u64, first_due_ms: Option<u64>) {
+        self.due.restore(first_due_ms);
         self.newest = run.last;
         self.away = (count > 0).then_some(Away { run, count, body_bytes: 0 });
         self.is_uncounted = count > 0;
@@ -341,10 +363,8 @@ impl Ready {
         let Some(away) = self.away.as_mut().filter(|away| away.run.first == run.first) else { return 0 };
         for entry in entries {
             let seq = entry.seq;
-            // Those that are due and not in the list have expired in the meantime.
-            let is_gone =
-                entry.message.expires_at_ms().is_some_and(|at_ms| !self.due.contains(&(at_ms, seq)));
-            if is_gone || self.apart.contains(&seq) || self.expected.contains(&seq) {
+            // It may have expired in the meantime.
+            if self.due.is_over(&entry) || self.apart.contains(&seq) || self.expected.contains(&seq) {
                 continue;
             }
             away.count = away.count.saturating_sub(1);
@@ -383,12 +403,6 @@ impl Ready {
                 self.apart = self.apart.split_off(&first);
             }
             Some(_) => {}
-        }
-    }
-
-    fn forget(&mut self, entry: &Entry) {
-        if let Some(at_ms) = entry.message.expires_at_ms() {
-            self.due.remove(&(at_ms, entry.seq));
         }
     }
 }
@@ -589,6 +603,7 @@ impl Line {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::due::{NEVER, Time};
     use super::*;
     use crate::delivery::Returns;
     use crate::message::{Message, StoredBy};
@@ -709,6 +724,8 @@ pub(crate) mod tests {
         PageOut { keep: usize, spills: bool },
         Spill { keep: usize, bytes: usize },
         PageIn { n: usize },
+        List { n: usize },
+        Restart,
         Expire,
         Drain,
     }
@@ -724,9 +741,16 @@ pub(crate) mod tests {
             3 => (0usize..3000, any::<bool>()).prop_map(|(keep, spills)| Step::PageOut { keep, spills }),
             3 => (0usize..3000, 0usize..2000).prop_map(|(keep, bytes)| Step::Spill { keep, bytes }),
             4 => (1usize..6).prop_map(|n| Step::PageIn { n }),
+            2 => (1usize..6).prop_map(|n| Step::List { n }),
+            1 => Just(Step::Restart),
             1 => Just(Step::Expire),
             1 => Just(Step::Drain),
         ]
+    }
+
+    /// A line that keeps four due times in memory.
+    fn small() -> Ready {
+        Ready { due: Due::with_room(4), ..Ready::default() }
     }
 
     /// A list of all ready numbers, and what the store has.
@@ -797,16 +821,26 @@ pub(crate) mod tests {
                     let through = if page.len() < *n { run.last } else { page[n - 1].seq };
                     assert_eq!(ready.page_in(Run { last: through, ..run }, page), 0);
                 }
+                Step::List { n } => drop(self.list(ready, *n)),
+                Step::Restart => {
+                    // What is not kept is gone, and so is what was settled before.
+                    self.out.drain(..).for_each(|entry| drop(self.store.remove(&entry.seq.0)));
+                    self.store
+                        .retain(|seq, entry| entry.stored == Stored::Kept && !self.expected.contains(seq));
+                    self.expected.clear();
+                    self.ready = self.store.clone();
+                    *ready = small();
+                    self.next += 5;
+                    let Some((first, _)) = self.store.first_key_value() else { return };
+                    let run = Run { first: Seq(*first), last: Seq(self.next) };
+                    let first_due = self.store.values().filter_map(|e| e.message.expires_at_ms()).min();
+                    ready.restore(run, self.store.len() as u64, first_due);
+                    ready.counted(self.store.values().map(body_bytes).sum());
+                }
                 Step::Expire => {
-                    let mut last = 0;
-                    while let Some((seq, here)) = ready.pop_expired(3) {
-                        let entry = self.ready.remove(&seq.0).expect("it was ready");
-                        assert!(last <= entry.expires_at_ms && entry.expires_at_ms <= 3);
-                        last = entry.expires_at_ms;
-                        match here {
-                            Some(here) => assert_eq!(here.stored, entry.stored),
-                            None => ready.left_away(Some(body_bytes(&entry))),
-                        }
+                    self.expire(ready);
+                    while self.list(ready, 2) {
+                        self.expire(ready);
                     }
                     assert!(self.ready.values().all(|entry| entry.expires_at_ms > 3));
                 }
@@ -821,6 +855,36 @@ pub(crate) mod tests {
                     }
                     assert!(self.expected.iter().all(|seq| !gone.contains(seq)));
                     gone.iter().for_each(|seq| drop(self.store.remove(seq)));
+                }
+            }
+        }
+
+        /// The store lists what is due next, if it is asked.
+        fn list(&self, ready: &mut Ready, n: usize) -> bool {
+            let applied = Ticket(self.next.saturating_sub(2));
+            ready.due().is_applied(applied);
+            let Some(after) = ready.due().wanted() else { return false };
+            let kept = self.store.values().filter(|e| e.stored == Stored::Kept);
+            let known = kept.filter(|e| e.message.is_applied(applied));
+            let mut times: Vec<Time> =
+                known.filter_map(|e| Some((e.message.expires_at_ms()?, e.seq))).collect();
+            times.sort_unstable();
+            times.retain(|time| *time > after);
+            let through = if times.len() > n { times[n - 1] } else { NEVER };
+            times.truncate(n);
+            ready.due().listed(times, through);
+            true
+        }
+
+        fn expire(&mut self, ready: &mut Ready) {
+            let mut last = 0;
+            while let Some((seq, here)) = ready.pop_expired(3) {
+                let entry = self.ready.remove(&seq.0).expect("it was ready");
+                assert!(last <= entry.expires_at_ms && entry.expires_at_ms <= 3);
+                last = entry.expires_at_ms;
+                match here {
+                    Some(here) => assert_eq!(here.stored, entry.stored),
+                    None => ready.left_away(Some(body_bytes(&entry))),
                 }
             }
         }
@@ -841,7 +905,7 @@ pub(crate) mod tests {
         fn whatever_is_away_the_order_is_that_of_a_plain_list(
             steps in proptest::collection::vec(step(), 1..150)
         ) {
-            let (mut naive, mut ready) = (Naive::default(), Ready::default());
+            let (mut naive, mut ready) = (Naive::default(), small());
             for step in &steps {
                 naive.run(&mut ready, step);
                 prop_assert_eq!(ready.len(), naive.ready.len());
@@ -855,7 +919,7 @@ pub(crate) mod tests {
                 naive.run(&mut ready, &Step::PageIn { n: 3 });
                 naive.run(&mut ready, &Step::Pop);
             }
-            prop_assert_eq!((ready.len(), ready.bytes(), ready.next_due()), (0, 0, None));
+            prop_assert_eq!((ready.len(), ready.bytes()), (0, 0));
         }
     }
 }

@@ -9,6 +9,7 @@ use store::{Run, Seq, Ticket};
 use super::arguments::{Arguments, Overflow, Retry};
 use super::consumers::{Consumer, Consumers};
 use super::departure::{Departure, LEAVING_MAX, Reason};
+use super::due::Time;
 use super::effects::Effects;
 use super::levels::Levels;
 use super::publishers::{AHEAD_BYTES_MAX, Publishers};
@@ -258,8 +259,8 @@ impl State {
     }
 
     /// The messages of a line of before a start; they stay in the store until somebody wants them.
-    pub fn restore(&mut self, level: u8, recovered: &store::RecoveredQueue, due: Vec<(u64, Seq)>) {
-        self.levels.at(level).restore(recovered, due);
+    pub fn restore(&mut self, level: u8, recovered: &store::RecoveredQueue) {
+        self.levels.at(level).restore(recovered);
     }
 
     fn entry(&self, place: Place, message: Arc<Message>) -> Entry {
@@ -305,6 +306,11 @@ impl State {
         line.ready.counted(body_bytes);
     }
 
+    /// The store has listed messages of a line that are due, up to a time.
+    pub fn listed(&mut self, level: u8, entries: Vec<Time>, through: Time) {
+        self.levels.at(level).ready.due().listed(entries, through);
+    }
+
     /// Keeps what is in memory within bounds, and asks for what will be wanted.
     pub fn turn_pages(&mut self, allowance: Allowance, effects: &mut Effects) {
         let spills = self.levels.bytes() > allowance.keep_unstored_bytes;
@@ -321,6 +327,11 @@ impl State {
         let has_consumers = !self.consumers.is_empty();
         let must_count = self.settings.body_bytes_max.is_some();
         for (level, line) in self.levels.iter_mut() {
+            let due = line.ready.due();
+            due.is_applied(allowance.applied);
+            if let Some(after) = due.wanted() {
+                effects.due.push((level, after, due.page()));
+            }
             let Some(run) = line.ready.away().filter(|_| !line.is_reading) else { continue };
             if must_count && line.ready.is_uncounted() {
                 (line.is_reading, line.is_counting) = (true, true);
