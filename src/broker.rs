@@ -100,11 +100,21 @@ impl Broker {
         let memory = Arc::new(Memory::new(config.message_memory_bytes_max, spill_bytes));
         let (exit, departed) = mpsc::unbounded_channel();
         let nack_is_failure = config.nack_counts_as_failure;
+        let delayed_release_rate = Some(config.delayed_release_rate).filter(|rate| *rate > 0);
         let broker = Broker {
             roster: Roster::default(),
             vhosts: DashMap::new(),
             users: RwLock::default(),
-            surroundings: Surroundings { store, clock, timers, memory, sync, exit, nack_is_failure },
+            surroundings: Surroundings {
+                store,
+                clock,
+                timers,
+                memory,
+                sync,
+                exit,
+                nack_is_failure,
+                delayed_release_rate,
+            },
             departed: tokio::sync::Mutex::new(departed),
             ids: Arc::default(),
             last_consumer: AtomicU64::new(0),
@@ -258,8 +268,9 @@ impl Broker {
             Definition::TopicPermission(_) => 3,
             Definition::Policy(_) => 4,
             Definition::Exchange(_) => 5,
-            Definition::Queue(_) => 6,
-            Definition::Binding(_) => 7,
+            Definition::Delays(_) => 6,
+            Definition::Queue(_) => 7,
+            Definition::Binding(_) => 8,
         });
         let mut queues: HashMap<QueueId, RecoveredQueue> = queues.into_iter().map(|q| (q.queue, q)).collect();
         let spilled = queues.extract_if(|id, _| queue::is_spill(*id));
@@ -312,6 +323,20 @@ impl Broker {
             Definition::Policy(kept) => self.vhost(&kept.vhost)?.restore_policy(kept),
             Definition::Exchange(kept) => self.vhost(&kept.vhost)?.restore_exchange(kept),
             Definition::Binding(kept) => self.vhost(&kept.vhost)?.restore_binding(kept),
+            Definition::Delays(kept) => {
+                let delays = self.vhost(&kept.vhost)?.restore_delays(kept)?;
+                if let Some(recovered) = queues.remove(&delays.id()) {
+                    delays.restore(0, &recovered);
+                    let messages = recovered.live;
+                    info!(
+                        vhost = kept.vhost,
+                        exchange = kept.exchange,
+                        messages,
+                        "delayed messages recovered"
+                    );
+                }
+                Ok(())
+            }
             Definition::Queue(kept) => {
                 let queue = self.vhost(&kept.vhost)?.restore_queue(kept)?;
                 let mut messages = 0;

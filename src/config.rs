@@ -38,6 +38,9 @@ pub struct Config {
     pub sync: SyncMode,
     /// A message that a consumer nacks and asks back counts as failed, towards its queue's delivery limit.
     pub nack_counts_as_failure: bool,
+    /// How many delayed messages of an exchange go on in a second, at most; 0 for any number. It counts after a
+    /// time in which the broker was down.
+    pub delayed_release_rate: u64,
     /// Publishers are blocked while the disk has less free than this, in octets.
     pub disk_free_bytes_min: u64,
     /// Publishers are blocked while the process takes more than this part of the memory there is.
@@ -172,6 +175,7 @@ impl Default for Config {
             handshake_timeout_secs: 10,
             sync: SyncMode::Group,
             nack_counts_as_failure: true,
+            delayed_release_rate: 50_000,
             disk_free_bytes_min: 200_000_000,
             memory_high_watermark: 0.4,
             memory_bytes_total: None,

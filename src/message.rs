@@ -19,7 +19,8 @@ pub struct Message {
     pub persistent: bool,
     /// When the broker took it, in milliseconds since 1970.
     pub taken_at_ms: u64,
-    /// How long it may wait in a queue, if it said so (its `expiration`).
+    /// How long it may wait in a queue, if it said so (its `expiration`); of a delayed message, how long it is
+    /// held back.
     pub ttl_ms: Option<u64>,
     /// Its priority; 0 if it did not say.
     pub priority: u8,
@@ -72,10 +73,10 @@ pub type Keys = Box<[Box<[u8]>]>;
 
 impl Message {
     /// A message that the store has kept, from its three parts, with what the broker needs to know read
-    /// from its properties. `None` if the properties are not properties.
-    pub fn from_parts(parts: Parts, taken_at_ms: u64) -> Option<Self> {
+    /// from its properties, but when it is due. `None` if the properties are not properties.
+    pub fn from_parts(parts: Parts, taken_at_ms: u64, due_at_ms: Option<u64>) -> Option<Self> {
         let read = Properties::parse(parts.properties()).ok()?;
-        let ttl_ms = read.expiration.and_then(|expiration| parse_ttl(expiration).ok());
+        let ttl_ms = due_at_ms.map(|at_ms| at_ms.saturating_sub(taken_at_ms));
         let (persistent, priority) = (read.is_persistent(), read.priority.unwrap_or_default());
         let stored_by = StoredBy::before();
         Some(Message { parts, persistent, taken_at_ms, ttl_ms, priority, copies: None, stored_by })

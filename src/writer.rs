@@ -117,7 +117,7 @@ mod tests {
     fn large_and_small_bodies_come_out_whole_and_in_order_whatever_is_written_at_a_time() {
         let message = |n: usize| {
             let body: Bytes = (0..n).map(|i| i as u8).collect();
-            Message::from_parts(Parts::gathered(&[0, 0], &[0, 0], body), 0).unwrap()
+            Message::from_parts(Parts::gathered(&[0, 0], &[0, 0], body), 0, None).unwrap()
         };
         let (small, large) = (message(10), message(10_000));
         let mut expected = BytesMut::new();

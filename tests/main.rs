@@ -5,6 +5,7 @@ mod support;
 mod clients;
 mod conversations;
 mod dead_letter;
+mod delays;
 mod failures;
 mod floors;
 mod limits;

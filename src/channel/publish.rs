@@ -15,7 +15,7 @@ use crate::message::{Keys, Message, StoredBy, parse_ttl};
 use crate::outbox::Outbox;
 use crate::parts;
 use crate::queue;
-use crate::vhost::{REPLY_TO, is_reply_name};
+use crate::vhost::{REPLY_TO, asks_for_delay, is_reply_name};
 
 /// Publishes of a connection that have been routed and wait to be handed over.
 #[derive(Debug, Default)]
@@ -134,7 +134,9 @@ impl Channel {
         let (persistent, priority) = (read.is_persistent(), read.priority.unwrap_or_default());
         let copies = read.headers.map_or(Ok(None), copies)?;
         let rewritten = self.rewrite(&read)?;
-        let is_plain = copies.is_none() && rewritten.is_none();
+        let delay = context.vhost.delay(exchange, &read, context.now_ms)?;
+        // The same headers may mean a delay elsewhere.
+        let is_plain = copies.is_none() && rewritten.is_none() && !read.headers.is_some_and(asks_for_delay);
         let properties = rewritten.unwrap_or_else(|| properties.clone());
         let message = Message {
             parts: parts::Parts::gathered(&head.address, &properties, body),
@@ -154,7 +156,14 @@ impl Channel {
                 roads.learn(generation, message.parts.address(), matches.queues());
                 roads.learn_meaning(message.parts.properties(), Meaning { persistent, ttl_ms, priority });
             }
-            self.routed(context, message, head.mandatory, matches.queues());
+            match delay {
+                // Whether it leads anywhere is looked at now, and again when it is due.
+                Some((delays, ms)) if !(head.mandatory && matches.is_empty()) => {
+                    let message = Message { ttl_ms: Some(ms), ..message };
+                    self.routed(context, message, false, &[delays]);
+                }
+                _ => self.routed(context, message, head.mandatory, matches.queues()),
+            }
             matches.clear();
         }
         context.batch.matches = matches;

@@ -155,7 +155,8 @@ impl Channel {
         let mut kept: Vec<Arc<Message>> = Vec::new();
         let mut sync = None;
         for Publish { mut message, mandatory, queues } in transaction.publishes {
-            if let Some(message) = Arc::get_mut(&mut message) {
+            let is_delayed = queues.iter().any(|queue| queue.declaration().is_delays);
+            if let Some(message) = Arc::get_mut(&mut message).filter(|_| !is_delayed) {
                 // It is published now, so its time to live begins now.
                 message.taken_at_ms = context.now_ms;
             }

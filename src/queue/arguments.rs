@@ -57,6 +57,8 @@ pub struct Arguments {
     pub consumer_delivery_rate: Option<u64>,
     /// `x-dispatch`: which of the consumers that can take a message gets it.
     pub dispatch: Option<Dispatch>,
+    /// How many messages a second leave because they are due; only of those that hold delayed messages.
+    pub release_rate: Option<u64>,
     /// `x-sync`: when its messages are synced, `group`, `os` or `interval:` and milliseconds, if not as the
     /// broker says.
     pub sync: Option<SyncMode>,
@@ -425,6 +427,7 @@ impl Arguments {
             delivery_rate: self.delivery_rate.or(policy.delivery_rate),
             consumer_delivery_rate: self.consumer_delivery_rate.or(policy.consumer_delivery_rate),
             dispatch: self.dispatch.or(policy.dispatch),
+            release_rate: self.release_rate,
             sync: self.sync,
         }
     }

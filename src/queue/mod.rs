@@ -62,6 +62,8 @@ pub struct Declaration {
     pub table: Table,
     /// What they ask for.
     pub arguments: Arc<Arguments>,
+    /// It is no queue of anybody's: it holds the messages back that an exchange of its name has delayed.
+    pub is_delays: bool,
 }
 
 impl Declaration {
@@ -89,6 +91,8 @@ pub struct Surroundings {
     pub exit: Exit,
     /// A message that a consumer nacks has failed, as one that it rejects.
     pub nack_is_failure: bool,
+    /// How many delayed messages of an exchange go on in a second, at most.
+    pub delayed_release_rate: Option<u64>,
 }
 
 /// A queue has so many numbers in the store, from its own on: one for each line that it may ever have.
@@ -671,7 +675,7 @@ impl Found {
         for (found, stored) in self.pages() {
             let [address, properties, body] = found.parts;
             let parts = Parts::gathered(&address, &properties, body);
-            match Message::from_parts(parts, found.timestamp_ms) {
+            match Message::from_parts(parts, found.timestamp_ms, found.due_at_ms) {
                 Some(message) => {
                     let returns = Returns::from_mark(found.mark);
                     messages.push((found.seq, stored, returns, Arc::new(message)));

@@ -616,7 +616,7 @@ pub(crate) mod tests {
     pub(crate) fn entry(seq: u64, expires_at_ms: u64) -> Entry {
         let address = amqp::method::address("", "q");
         let parts = Parts::gathered(&address, &[0x10, 0, 2], Bytes::from(seq.to_string()));
-        let message = Message::from_parts(parts, 0);
+        let message = Message::from_parts(parts, 0, None);
         let mut message = message.unwrap();
         message.ttl_ms = (expires_at_ms != u64::MAX).then_some(expires_at_ms);
         message.stored_by = StoredBy::none();

@@ -1,6 +1,6 @@
 //! The state of a queue, as a machine without IO or clock: commands in, effects out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -39,6 +39,8 @@ pub struct State {
     unacked: usize,
     /// Departed, and not yet seen off.
     leaving: usize,
+    /// Expired, and about to depart in this order; without those that have still to be read.
+    expired: VecDeque<(Place, Option<Entry>)>,
     /// Messages that failed, and when each is to be delivered again.
     resting: BTreeMap<(u64, Place), Entry>,
     /// Nothing is delivered before this time, in milliseconds since 1970.
@@ -46,6 +48,8 @@ pub struct State {
     rate: Rate,
     /// The rate lets the next message go at this time.
     rate_at_ms: Option<u64>,
+    /// It lets the next one leave at this time that is due already.
+    release_at_ms: Option<u64>,
     /// No consumer, get or declare since then.
     unused_since_ms: u64,
     is_deleted: bool,
@@ -169,10 +173,12 @@ impl State {
             getters: Vec::new(),
             unacked: 0,
             leaving: 0,
+            expired: VecDeque::new(),
             resting: BTreeMap::new(),
             paused_until_ms: 0,
             rate: Rate::default(),
             rate_at_ms: None,
+            release_at_ms: None,
             unused_since_ms: now_ms,
             is_deleted: false,
             settings,
@@ -359,7 +365,7 @@ impl State {
         let is_held = self.publishers.holds(publisher);
         let bytes_max = if is_held { AHEAD_BYTES_MAX / 2 } else { AHEAD_BYTES_MAX };
         let is_ahead =
-            (self.levels.bytes() > bytes_max && self.consumers.has_starving()) || self.leaving > LEAVING_MAX;
+            (self.levels.bytes() > bytes_max && self.consumers.has_starving()) || self.is_crowded();
         match (is_ahead, is_held) {
             (true, false) => self.publishers.hold(publisher),
             (false, true) => self.publishers.forget(publisher),
@@ -371,7 +377,7 @@ impl State {
     /// Lets publishers go on once the consumers have caught up: one at a time, since each comes with a
     /// batch, or all if there is nobody to wait for.
     pub fn release_publishers(&mut self, effects: &mut Effects) {
-        if self.publishers.is_empty() || self.leaving > LEAVING_MAX {
+        if self.publishers.is_empty() || self.is_crowded() {
             return;
         }
         let is_awaited = self.levels.has_next() && self.consumers.has_starving();
@@ -399,11 +405,12 @@ impl State {
         }
         let mut through: SmallVec<[Place; 1]> = SmallVec::new();
         while self.paused_until_ms == 0
+            && !self.consumers.is_empty()
             && let Some(expires_at_ms) = self.levels.next_expires_at_ms()
         {
             if expires_at_ms < now_ms {
                 // It is not due in its turn: it was taken before others that came earlier.
-                if self.leaving > LEAVING_MAX {
+                if self.is_crowded() {
                     break;
                 }
                 let entry = self.levels.pop().expect("there is a next one");
@@ -443,15 +450,19 @@ impl State {
     /// Lets go of the messages that are due, so far as they can be seen off, and wakes those that have rested.
     pub fn expire(&mut self, now_ms: u64, effects: &mut Effects) {
         self.wake_rested(now_ms);
-        while self.leaving <= LEAVING_MAX
+        self.release_at_ms = None;
+        while !self.is_crowded()
+            && self.may_release(now_ms)
             && let Some((place, here)) = self.levels.pop_expired(now_ms)
         {
+            let must_read =
+                self.settings.dead_letter_exchange.is_some() || self.settings.body_bytes_max.is_some();
             match here {
-                Some(entry) => self.depart(entry, Reason::Expired, effects),
-                None if self.settings.dead_letter_exchange.is_some()
-                    || self.settings.body_bytes_max.is_some() =>
-                {
-                    self.leaving += 1;
+                // Those behind one that has to be read wait for it: they leave in the order of their time.
+                Some(entry) if self.expired.is_empty() => self.depart(entry, Reason::Expired, effects),
+                Some(entry) => self.expired.push_back((place, Some(entry))),
+                None if must_read => {
+                    self.expired.push_back((place, None));
                     effects.exhumed.push(place);
                 }
                 None => {
@@ -462,14 +473,42 @@ impl State {
         }
     }
 
+    /// Whether the rate lets one more message go that is due.
+    fn may_release(&mut self, now_ms: u64) -> bool {
+        let Some(per_second) = self.settings.release_rate else { return true };
+        if self.levels.next_due().is_none_or(|due| due > now_ms) {
+            return true;
+        }
+        match self.rate.check(now_ms) {
+            Ok(()) => {
+                self.rate.take(per_second, now_ms);
+                true
+            }
+            Err(at_ms) => {
+                self.release_at_ms = Some(at_ms);
+                false
+            }
+        }
+    }
+
     /// A message that expired while it was away has been read; nothing if it is not there any more.
     pub fn exhumed(&mut self, place: Place, found: Option<(Stored, Arc<Message>)>, effects: &mut Effects) {
-        self.leaving = self.leaving.saturating_sub(1);
-        let Some((stored, message)) = found else { return };
-        let body_bytes = message.parts.body().len() as u64;
-        self.levels.at(place.level).ready.left_away(Some(body_bytes));
-        let entry = Entry { stored, ..self.entry(place, message) };
-        self.depart(entry, Reason::Expired, effects);
+        let at = self.expired.iter().position(|(other, entry)| *other == place && entry.is_none());
+        let Some(at) = at else { return };
+        match found {
+            Some((stored, message)) => {
+                let body_bytes = message.parts.body().len() as u64;
+                self.levels.at(place.level).ready.left_away(Some(body_bytes));
+                self.expired[at].1 = Some(Entry { stored, ..self.entry(place, message) });
+            }
+            None => drop(self.expired.remove(at)),
+        }
+        while let Some((_, first)) = self.expired.front_mut()
+            && let Some(entry) = first.take()
+        {
+            self.expired.pop_front();
+            self.depart(entry, Reason::Expired, effects);
+        }
     }
 
     /// A message leaves though nobody is done with it. It is gone at once if it has nowhere to go.
@@ -479,6 +518,11 @@ impl State {
         }
         self.leaving += 1;
         effects.departed.push(Departure { entry, reason, is_newcomer: false });
+    }
+
+    /// Whether as many messages are on their way out as may be.
+    fn is_crowded(&self) -> bool {
+        self.leaving + self.expired.len() > LEAVING_MAX
     }
 
     /// So many of the messages that have departed are where they belong.
@@ -680,6 +724,7 @@ impl State {
         }
         self.is_deleted = true;
         self.resting.clear();
+        self.expired.clear();
         self.getters.drain(..).for_each(|outbox| outbox.ring());
         let levels = std::mem::replace(&mut self.levels, Levels::new(1));
         Ok((Dead(levels), self.consumers.drain()))
@@ -706,7 +751,8 @@ impl State {
             return None;
         }
         // What cannot be seen off yet is looked at again when something has been.
-        let due = self.levels.next_due().filter(|_| self.leaving <= LEAVING_MAX);
+        let due = self.levels.next_due().filter(|_| !self.is_crowded());
+        let due = due.map(|at_ms| at_ms.max(self.release_at_ms.unwrap_or_default()));
         let resting = self.resting.keys().next().map(|(at_ms, _)| *at_ms);
         let has_ready = !self.levels.is_empty();
         let paused = (self.paused_until_ms > 0 && has_ready).then_some(self.paused_until_ms);
@@ -770,7 +816,8 @@ mod tests {
         let mut state = State::new(Arc::default(), false, true, 0);
         let body = bytes::Bytes::from(vec![0; 512 * 1024]);
         for _ in 0..40 {
-            let message = Message::from_parts(Parts::gathered(&[0, 0], &[0, 0], body.clone()), 0).unwrap();
+            let message =
+                Message::from_parts(Parts::gathered(&[0, 0], &[0, 0], body.clone()), 0, None).unwrap();
             let seq = state.reserve(0, 1).unwrap();
             state.insert(Place { level: 0, seq }, Arc::new(message));
         }

@@ -39,6 +39,9 @@ impl Vhost {
         matches: &mut Matches<Handle>,
         batch: &mut queue::Batch,
     ) {
+        if queue.declaration().is_delays {
+            return self.release(queue, departures, matches, batch);
+        }
         let settings = queue.settings();
         let now_ms = self.surroundings.clock.now_ms();
         for (n, departure) in departures.iter().enumerate() {
@@ -98,8 +101,8 @@ impl Vhost {
         }
     }
 
-    /// The queue for dead letters that lead nowhere; it is made when it is first needed.
-    fn dead_queue(&self) -> Option<Handle> {
+    /// The queue for messages that lead nowhere; it is made when it is first needed.
+    pub(super) fn dead_queue(&self) -> Option<Handle> {
         if let Ok(queue) = self.queue(DEAD_QUEUE) {
             return Some(queue);
         }
@@ -119,7 +122,7 @@ impl Vhost {
 }
 
 /// What the store is told of a message that leaves its queue; nothing if it does not have it.
-fn settle(queue: &Handle, departure: &Departure) -> Option<Operation> {
+pub(super) fn settle(queue: &Handle, departure: &Departure) -> Option<Operation> {
     let entry = &departure.entry;
     if entry.stored == Stored::No || departure.is_newcomer {
         return None;
@@ -156,6 +159,12 @@ fn letter(departure: &Departure, queue: &str, exchange: &str, key: Option<&str>,
         copies: (!drops_copies && !copies.is_empty()).then_some(copies),
         stored_by: StoredBy::none(),
     }
+}
+
+/// The keys in the header `CC` of these headers.
+pub(super) fn copies_of(headers: Option<&[u8]>) -> Keys {
+    let raw: Vec<(&[u8], &[u8])> = headers.into_iter().flat_map(table::raw_entries).collect();
+    copies(&raw).into_iter().map(Vec::into_boxed_slice).collect()
 }
 
 /// The keys in the header `CC`.

@@ -28,6 +28,8 @@ pub enum Definition {
     Policy(Policy),
     /// A durable exchange.
     Exchange(Exchange),
+    /// Where an exchange keeps the messages that it holds back.
+    Delays(Delays),
     /// A durable queue.
     Queue(Queue),
     /// A binding between durable things.
@@ -83,6 +85,17 @@ pub struct Exchange {
     /// Its arguments.
     #[serde(with = "table")]
     pub arguments: Table,
+}
+
+/// Where an exchange keeps the messages that it holds back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Delays {
+    /// Its vhost.
+    pub vhost: String,
+    /// The exchange.
+    pub exchange: String,
+    /// The number of its queue in the log.
+    pub id: u64,
 }
 
 /// A durable queue.
@@ -145,6 +158,7 @@ impl Definition {
             Some(b't') => json(value).map(Definition::TopicPermission),
             Some(b'o') => json(value).map(Definition::Policy),
             Some(b'e') => json(value).map(Definition::Exchange),
+            Some(b'd') => json(value).map(Definition::Delays),
             Some(b'q') => json(value).map(Definition::Queue),
             Some(b'b') => json(value).map(Definition::Binding),
             other => Err(format!("a key of unknown kind {other:?}")),
@@ -164,6 +178,7 @@ impl Definition {
                 key(b'o', &[p.vhost.as_bytes(), whose, p.name.as_bytes()])
             }
             Definition::Exchange(e) => key(b'e', &[e.vhost.as_bytes(), e.name.as_bytes()]),
+            Definition::Delays(d) => key(b'd', &[d.vhost.as_bytes(), d.exchange.as_bytes()]),
             Definition::Queue(q) => key(b'q', &[q.vhost.as_bytes(), q.name.as_bytes()]),
             Definition::Binding(b) => {
                 // Arguments are part of a binding's identity, in whatever order they came.
@@ -189,6 +204,7 @@ impl Definition {
             Definition::TopicPermission(p) => serde_json::to_vec(p),
             Definition::Policy(p) => serde_json::to_vec(p),
             Definition::Exchange(e) => serde_json::to_vec(e),
+            Definition::Delays(d) => serde_json::to_vec(d),
             Definition::Queue(q) => serde_json::to_vec(q),
             Definition::Binding(b) => serde_json::to_vec(b),
         };

@@ -8,6 +8,7 @@
 mod arguments;
 mod dead_letter;
 pub mod definitions;
+mod delay;
 pub mod policy;
 mod reply_to;
 
@@ -30,6 +31,7 @@ use crate::message::Message;
 use crate::queue::{self, Arguments, Dead, Declaration, DeleteIf, Kept, Surroundings};
 use arguments::{MessageProperties, from_exchanges, to_exchanges};
 use definitions::Definition;
+pub use delay::asks_for_delay;
 use policy::{Policies, Policy};
 pub use reply_to::{REPLY_TO, Requester, Requesters, is_reply_name};
 
@@ -98,6 +100,8 @@ struct Topology {
     /// Exclusive queues, by the connection they go with.
     owned: HashMap<ConnectionId, Vec<queue::Handle>>,
     policies: Policies,
+    /// The messages that exchanges hold back, by exchange.
+    delays: HashMap<Arc<str>, queue::Handle>,
 }
 
 /// Gives every queue of the broker its number.
@@ -124,6 +128,7 @@ impl Vhost {
             queues: HashMap::new(),
             owned: HashMap::new(),
             policies: Policies::default(),
+            delays: HashMap::new(),
         };
         let requesters = Requesters::default();
         let (generation, topology) = (AtomicU64::new(0), RwLock::new(topology));
@@ -218,7 +223,7 @@ impl Vhost {
         let mut topology = self.write();
         let removed = topology.exchanges.delete(name.as_bytes(), if_unused);
         let removed = removed.map_err(|e| self.exchange_error(e))?;
-        self.tell(self.without(&removed));
+        self.forget(&mut topology, &removed);
         Ok(())
     }
 
@@ -287,7 +292,7 @@ impl Vhost {
         let removed =
             topology.exchanges.unbind(source.as_bytes(), &target, routing_key.as_bytes(), &arguments);
         let removed = removed.map_err(|e| self.exchange_error(e))?;
-        self.tell(self.without(&removed));
+        self.forget(&mut topology, &removed);
         Ok(())
     }
 
@@ -372,6 +377,7 @@ impl Vhost {
             owner: flags.exclusive.then_some(connection),
             table: table.clone(),
             arguments: Arc::new(arguments),
+            is_delays: false,
         };
         let queue = queue::Handle::new(self.ids.next(), declaration, self.surroundings.clone());
         topology.exchanges.add_queue(name.as_bytes(), queue.clone());
@@ -461,7 +467,7 @@ impl Vhost {
             owned.retain(|other| other != queue);
         }
         let removed = topology.exchanges.remove_queue(queue);
-        let mut operations = self.without(&removed);
+        let mut operations = self.without(topology, &removed);
         if queue.declaration().is_kept() {
             operations.push(self.queue_definition(queue).undefine());
             operations.extend(queue.line_ids().map(|queue| Operation::QueueDelete { queue }));
@@ -572,9 +578,10 @@ impl Vhost {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// All queues.
+    /// All queues, and those that hold delayed messages.
     pub fn queues(&self) -> Vec<queue::Handle> {
-        self.read().queues.values().cloned().collect()
+        let topology = self.read();
+        topology.queues.values().chain(topology.delays.values()).cloned().collect()
     }
 
     /// Puts back an exchange that outlived the broker.
@@ -618,6 +625,7 @@ impl Vhost {
                 &self.name,
             )?),
             table: kept.arguments.clone(),
+            is_delays: false,
         };
         let queue = queue::Handle::new(id, declaration, self.surroundings.clone());
         let mut topology = self.write();
@@ -679,8 +687,13 @@ impl Vhost {
         })
     }
 
+    fn forget(&self, topology: &mut Topology, removed: &Removed<queue::Handle>) {
+        let operations = self.without(topology, removed);
+        self.tell(operations);
+    }
+
     /// What the store has to be told of everything that vanished.
-    fn without(&self, removed: &Removed<queue::Handle>) -> Vec<Operation> {
+    fn without(&self, topology: &mut Topology, removed: &Removed<queue::Handle>) -> Vec<Operation> {
         let bindings = removed.bindings.iter().filter(|b| match &b.target {
             Target::Queue(queue) => queue.declaration().is_kept(),
             Target::Exchange(_) => true,
@@ -689,6 +702,9 @@ impl Vhost {
             bindings.map(|b| self.binding_definition(b).undefine()).collect();
         let exchanges = removed.exchanges.iter().filter(|e| e.durable);
         operations.extend(exchanges.map(|e| self.exchange_definition(e).undefine()));
+        for exchange in &removed.exchanges {
+            operations.extend(self.without_delays(topology, &exchange.name.to_string()));
+        }
         operations
     }
 

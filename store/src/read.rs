@@ -52,6 +52,8 @@ pub struct Stored {
     pub seq: Seq,
     /// As given in [`Publish::timestamp_ms`].
     pub timestamp_ms: u64,
+    /// As given in [`Publish::due_at_ms`].
+    pub due_at_ms: Option<u64>,
     /// The last one given in [`Operation::Mark`]; 0 if none was.
     pub mark: u64,
     /// As given in [`Publish::parts`]. Slices of larger pieces of at most 256 KiB (or one record, if
@@ -330,8 +332,8 @@ fn take(queue: QueueId, seqs: &[Seq], operation: Operation, found: &mut Vec<Stor
                 publish.destinations.iter().find(|(id, seq)| *id == queue && seqs.binary_search(seq).is_ok());
             let Some((_, seq)) = here.copied() else { return };
             // What was read is in memory of its own.
-            let Publish { timestamp_ms, parts: Parts::Own(parts), .. } = publish else { return };
-            found.push(Stored { seq, timestamp_ms, mark: 0, parts });
+            let Publish { timestamp_ms, due_at_ms, parts: Parts::Own(parts), .. } = publish else { return };
+            found.push(Stored { seq, timestamp_ms, due_at_ms, mark: 0, parts });
         }
         Operation::Atomic(parts) => parts.into_iter().for_each(|part| take(queue, seqs, part, found)),
         _ => {}

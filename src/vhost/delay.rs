@@ -1,0 +1,328 @@
+//! Delayed messages: an exchange holds them back until their hour, and then they go its way.
+//!
+//! Each exchange with delayed messages has a queue of its own that nobody else sees. There a message waits as
+//! one that expires in any queue does: the store lists by time what is due, memory holds what is due next.
+//! When its time has come it leaves that queue, goes through the exchange like any message, and one record of
+//! the log says both.
+
+use std::sync::Arc;
+
+use amqp::{Properties, Table, Value, table};
+use exchanges::Matches;
+use smallvec::SmallVec;
+use store::{Operation, QueueId};
+use tracing::{debug, warn};
+
+use super::definitions::{self, Definition};
+use super::{Topology, Vhost};
+use crate::error::Error;
+use crate::message::{Keys, Message, StoredBy, parse_ttl};
+use crate::parts::Parts;
+use crate::queue::{self, Arguments, Declaration, Departure, Handle, Lost, Origin};
+
+/// The type of exchange that always delays.
+const KIND: &str = "x-delayed-message";
+
+/// When to deliver: milliseconds since 1970, or a timestamp.
+const DELIVER_AT: &[u8] = b"x-deliver-at";
+/// How long to wait, in milliseconds.
+const DELAY: &[u8] = b"x-delay";
+/// The same by a number from 1 on.
+const DELAY_LEVEL: &[u8] = b"x-delay-level";
+
+/// RocketMQ's levels, in seconds.
+const LEVELS_SECS: [u64; 18] =
+    [1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200];
+
+/// The longest delay: 366 days, in milliseconds.
+pub const DELAY_MS_MAX: u64 = 366 * 24 * 3_600_000;
+
+/// Whether headers ask for a delay, wherever that has an effect.
+pub fn asks_for_delay(headers: &[u8]) -> bool {
+    table::raw_entries(headers).any(|(name, _)| [DELIVER_AT, DELAY, DELAY_LEVEL].contains(&name))
+}
+
+/// How long a message taken now is to be held back, in milliseconds; nothing if it is to go at once.
+///
+/// # Errors
+/// `Invalid`: what the header is, and what it can be.
+fn delay_ms(headers: &[u8], now_ms: u64) -> Result<Option<u64>, Error> {
+    let get = |name: &[u8]| {
+        let raw = table::raw_entries(headers).find(|(other, _)| *other == name)?.1;
+        table::decode_value(raw).ok()
+    };
+    let invalid = |name: &[u8], value: &Value| {
+        let (name, kind) = (String::from_utf8_lossy(name), queue::type_name(value));
+        let value = value.as_str().unwrap_or_default();
+        Error::Invalid(format!("the header '{name}' is '{value}' of type '{kind}', and must be a number"))
+    };
+    let ms = if let Some(value) = get(DELIVER_AT) {
+        let at_ms = match value {
+            Value::Timestamp(secs) => i128::from(secs) * 1000,
+            _ => number(&value).ok_or_else(|| invalid(DELIVER_AT, &value))?,
+        };
+        at_ms - i128::from(now_ms)
+    } else if let Some(value) = get(DELAY) {
+        number(&value).ok_or_else(|| invalid(DELAY, &value))?
+    } else if let Some(value) = get(DELAY_LEVEL) {
+        match number(&value).ok_or_else(|| invalid(DELAY_LEVEL, &value))? {
+            ..=0 => 0,
+            level => i128::from(LEVELS_SECS[(level as usize).min(LEVELS_SECS.len()) - 1]) * 1000,
+        }
+    } else {
+        return Ok(None);
+    };
+    match u64::try_from(ms) {
+        Err(_) | Ok(0) => Ok(None),
+        Ok(ms) if ms > DELAY_MS_MAX => Err(Error::Invalid(format!(
+            "a message can be delayed for {DELAY_MS_MAX} ms at most, not for {ms}"
+        ))),
+        Ok(ms) => Ok(Some(ms)),
+    }
+}
+
+/// A number as RabbitMQ's plugin reads it: an integer, digits, or a float, which is cut.
+fn number(value: &Value) -> Option<i128> {
+    match value {
+        Value::Int(int) => Some((*int).into()),
+        Value::Float(float) if float.is_finite() => Some(*float as i128),
+        Value::Bytes(_) => {
+            let text = value.as_str()?.trim();
+            text.parse::<i64>().map(i128::from).ok().or_else(|| text.parse::<f64>().ok().map(|f| f as i128))
+        }
+        _ => None,
+    }
+}
+
+impl Vhost {
+    /// Where a message published to this exchange has to wait, and how long, in milliseconds; nothing if it
+    /// goes on at once.
+    ///
+    /// # Errors
+    /// `Invalid` if the exchange delays messages and the headers make no sense.
+    pub fn delay(
+        &self,
+        exchange: &str,
+        properties: &Properties<'_>,
+        now_ms: u64,
+    ) -> Result<Option<(Handle, u64)>, Error> {
+        let Some(headers) = properties.headers.filter(|headers| asks_for_delay(headers)) else {
+            return Ok(None);
+        };
+        if !self.read().delays_messages(exchange) {
+            return Ok(None);
+        }
+        let Some(ms) = delay_ms(headers, now_ms)? else { return Ok(None) };
+        Ok(self.delays_of(exchange).map(|queue| (queue, ms)))
+    }
+
+    /// How many messages an exchange holds back.
+    pub fn delayed_count(&self, exchange: &str) -> usize {
+        let queue = self.read().delays.get(exchange).cloned();
+        queue.map_or(0, |queue| queue.counts().0)
+    }
+
+    /// Forgets the messages that an exchange holds back; says how many.
+    ///
+    /// # Errors
+    /// `NotFound`: there is no such exchange.
+    pub fn purge_delayed(&self, exchange: &str) -> Result<usize, Error> {
+        let topology = self.read();
+        topology.exchange(exchange, &self.name)?;
+        let queue = topology.delays.get(exchange).cloned();
+        drop(topology);
+        Ok(queue.map_or(0, |queue| queue.purge()))
+    }
+
+    /// The queue for the delayed messages of an exchange; it is made when it is first needed. Nothing if the
+    /// exchange has gone.
+    fn delays_of(&self, exchange: &str) -> Option<Handle> {
+        if let Some(queue) = self.read().delays.get(exchange) {
+            return Some(queue.clone());
+        }
+        let mut topology = self.write();
+        if let Some(queue) = topology.delays.get(exchange) {
+            return Some(queue.clone());
+        }
+        let durable = topology.exchanges.get(exchange.as_bytes())?.durable;
+        let queue = self.make_delays(&mut topology, self.ids.next(), exchange, durable);
+        debug!(vhost = %self.name, exchange, "the exchange has its first delayed message");
+        if durable {
+            let create = Operation::QueueCreate { queue: queue.id() };
+            self.tell(vec![create, self.delays_definition(&queue).define()]);
+        }
+        Some(queue)
+    }
+
+    fn make_delays(&self, topology: &mut Topology, id: QueueId, exchange: &str, durable: bool) -> Handle {
+        let arguments = Arguments {
+            // What is due departs, as a dead letter does.
+            dead_letter_exchange: Some(exchange.into()),
+            release_rate: self.surroundings.delayed_release_rate,
+            ..Arguments::default()
+        };
+        let name: Arc<str> = exchange.into();
+        let declaration = Declaration {
+            vhost: self.name.clone(),
+            name: name.clone(),
+            durable,
+            auto_delete: false,
+            owner: None,
+            table: Table::new(),
+            arguments: Arc::new(arguments),
+            is_delays: true,
+        };
+        let queue = Handle::new(id, declaration, self.surroundings.clone());
+        topology.delays.insert(name, queue.clone());
+        queue
+    }
+
+    fn delays_definition(&self, queue: &Handle) -> Definition {
+        let (vhost, exchange) = (self.name.to_string(), queue.name().to_string());
+        Definition::Delays(definitions::Delays { vhost, exchange, id: queue.id().0 })
+    }
+
+    /// Puts the queue for the delayed messages of an exchange back, without its messages.
+    ///
+    /// # Errors
+    /// `NotFound`: the exchange is not there.
+    pub fn restore_delays(&self, kept: &definitions::Delays) -> Result<Handle, Error> {
+        let mut topology = self.write();
+        topology.exchange(&kept.exchange, &self.name)?;
+        let id = QueueId(kept.id);
+        self.ids.reserve(id);
+        Ok(self.make_delays(&mut topology, id, &kept.exchange, true))
+    }
+
+    /// An exchange is gone, and with it what it held back: what the store is to be told.
+    pub(super) fn without_delays(&self, topology: &mut Topology, exchange: &str) -> Vec<Operation> {
+        let Some(queue) = topology.delays.remove(exchange) else { return Vec::new() };
+        // Nobody can stand in its way.
+        if let Ok(dead) = queue.delete(queue::DeleteIf::Always)
+            && !dead.is_empty()
+        {
+            let messages = dead.len();
+            warn!(vhost = %self.name, exchange, messages, "delayed messages have gone with their exchange");
+        }
+        match queue.declaration().is_kept() {
+            true => {
+                vec![self.delays_definition(&queue).undefine(), Operation::QueueDelete { queue: queue.id() }]
+            }
+            false => Vec::new(),
+        }
+    }
+
+    /// Sends messages on their way that were held back and are due.
+    pub(super) fn release(
+        &self,
+        delays: &Handle,
+        departures: &[Departure],
+        matches: &mut Matches<Handle>,
+        batch: &mut queue::Batch,
+    ) {
+        let now_ms = self.surroundings.clock.now_ms();
+        for (n, departure) in departures.iter().enumerate() {
+            let message = released(&departure.entry.message, now_ms);
+            matches.clear();
+            let found = self.route(&message, matches);
+            let mut targets: SmallVec<[Handle; 4]> = matches.queues().iter().cloned().collect();
+            if targets.is_empty() {
+                // It has been confirmed to its publisher, so it is not dropped.
+                self.lose(delays, if found { Lost::NoRoute } else { Lost::NoExchange }, true);
+                targets.extend(self.dead_queue());
+            }
+            let settle = super::dead_letter::settle(delays, departure);
+            let origin = Origin { channel: 0, tag: n as u64 };
+            match settle {
+                Some(settle) if targets.is_empty() => batch.tell(settle),
+                Some(settle) => batch.add_with(message, &targets, origin, settle),
+                None if targets.is_empty() => {}
+                None => batch.add(message, &targets, origin),
+            }
+        }
+        matches.clear();
+    }
+}
+
+impl Topology {
+    /// Whether an exchange holds messages back that ask for it.
+    pub(super) fn delays_messages(&self, exchange: &str) -> bool {
+        let Some(found) = self.exchanges.get(exchange.as_bytes()) else { return false };
+        found.kind.name() == KIND
+            || found.arguments.get(b"delayed") == Some(&exchanges::Value::Bool(true))
+            || self.policies.of_exchange(exchange).is_delayed()
+    }
+}
+
+/// A message as it goes on when its time has come: it is taken now, and its delay is negated so that nobody
+/// delays it again.
+fn released(message: &Arc<Message>, now_ms: u64) -> Message {
+    let read = Properties::parse(message.parts.properties()).unwrap_or_default();
+    let delayed_ms = message.ttl_ms.unwrap_or_default();
+    let negated = table::encode_value(&Value::Int(-(delayed_ms as i64)));
+    let old = read.headers.into_iter().flat_map(table::raw_entries);
+    let mut entries: Vec<(&[u8], &[u8])> = old.filter(|(name, _)| *name != DELAY).collect();
+    entries.push((DELAY, &negated));
+    let headers = table::from_raw(entries);
+    let properties = Properties { headers: Some(&headers), ..read }.encode();
+    let body = message.parts.share_body(0..message.parts.body().len());
+    let copies: Keys = super::dead_letter::copies_of(read.headers);
+    Message {
+        parts: Parts::gathered(message.parts.address(), &properties, body),
+        persistent: message.persistent,
+        taken_at_ms: now_ms,
+        ttl_ms: read.expiration.and_then(|expiration| parse_ttl(expiration).ok()),
+        priority: message.priority,
+        copies: (!copies.is_empty()).then_some(copies),
+        stored_by: StoredBy::none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delay(headers: &[(&str, Value)]) -> Result<Option<u64>, String> {
+        let table: Table = headers.iter().map(|(name, value)| (*name, value.clone())).collect();
+        let mut bytes = Vec::new();
+        table.encode(&mut bytes);
+        delay_ms(&bytes, 1_000_000).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_delay_is_a_number_however_it_comes() {
+        for value in [Value::Int(1500), Value::text("1500"), Value::Float(1500.9), Value::text(" 1500.5")] {
+            assert_eq!(delay(&[("x-delay", value)]), Ok(Some(1500)));
+        }
+        for at_once in [Value::Int(0), Value::Int(-7), Value::text("-7")] {
+            assert_eq!(delay(&[("x-delay", at_once)]), Ok(None));
+        }
+        assert_eq!(delay(&[("x-delay", Value::Int(5_000_000_000))]), Ok(Some(5_000_000_000)));
+        assert_eq!(delay(&[("other", Value::Int(5))]), Ok(None));
+    }
+
+    #[test]
+    fn a_time_goes_before_a_delay_and_a_delay_before_a_level() {
+        let all = [
+            ("x-delay-level", Value::Int(2)),
+            ("x-delay", Value::Int(7)),
+            ("x-deliver-at", Value::Int(1_000_003)),
+        ];
+        assert_eq!(delay(&all), Ok(Some(3)));
+        assert_eq!(delay(&all[..2]), Ok(Some(7)));
+        assert_eq!(delay(&all[..1]), Ok(Some(5000)));
+        assert_eq!(delay(&[("x-deliver-at", Value::Timestamp(1002))]), Ok(Some(2000)));
+        assert_eq!(delay(&[("x-deliver-at", Value::Int(999_999))]), Ok(None));
+        assert_eq!(delay(&[("x-delay-level", Value::Int(99))]), Ok(Some(7_200_000)));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        assert_eq!(
+            delay(&[("x-delay", Value::text("soon"))]).unwrap_err(),
+            "the header 'x-delay' is 'soon' of type 'longstr', and must be a number"
+        );
+        let error = delay(&[("x-delay", Value::Int(i64::MAX))]).unwrap_err();
+        assert!(error.contains("31622400000 ms at most, not for 9223372036854775807"), "{error}");
+    }
+}
