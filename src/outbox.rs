@@ -24,6 +24,15 @@ pub enum Event {
         /// The consumer.
         consumer: ConsumerId,
     },
+    /// How long this consumer may keep a delivery, in milliseconds, unless it said so itself.
+    Timeout {
+        /// The consumer's channel.
+        channel: u16,
+        /// The consumer.
+        consumer: ConsumerId,
+        /// How long; nothing for ever.
+        timeout_ms: Option<u64>,
+    },
     /// The broker wants the connection closed.
     Close(Exception),
 }

@@ -192,3 +192,61 @@ fn a_resting_message_expires_in_its_time_and_goes_with_its_queue() {
     eventually("it is a dead letter", || client.counts("dead").0 == 1);
     assert_eq!(client.get("dead", "job").deaths(), [(1, "q".into(), "expired".into())]);
 }
+
+#[test]
+fn a_consumer_that_keeps_a_message_too_long_loses_it_and_ends_and_its_channel_goes_on() {
+    let broker = Broker::start();
+    let (mut client, mut slow) = (broker.client(), broker.client());
+    client.declare_durable_with("q", arguments([("x-consumer-timeout", Value::Int(60_000))]));
+    slow.qos(2, false);
+    slow.consume("q", "slow");
+    client.publish_persistent("", "q", "kept");
+    let kept = slow.expect_delivery("kept").tag();
+    broker.advance(Duration::from_secs(40));
+    client.publish_persistent("", "q", "fresh");
+    let fresh = slow.expect_delivery("fresh").tag();
+
+    broker.advance(Duration::from_secs(20));
+    slow.expect(basic::Cancel { consumer_tag: "slow".into(), nowait: true });
+    eventually("it is back", || client.counts("q") == (1, 0));
+    // It does not know better, and is not punished.
+    slow.ack(kept);
+    slow.ack(fresh);
+    slow.sync();
+
+    assert!(client.get("q", "kept").redelivered());
+    client.expect_empty("q");
+}
+
+#[test]
+fn a_consumer_can_say_how_long_it_takes_and_a_policy_can_for_those_that_do_not() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    client.declare_durable("q");
+    let own = arguments([("x-consumer-timeout", Value::Int(600_000))]);
+    let patient = basic::Consume {
+        queue: "q".into(),
+        consumer_tag: "patient".into(),
+        arguments: own,
+        ..basic::Consume::default()
+    };
+    client.qos(1, false);
+    client.send(patient);
+    client.expect(basic::ConsumeOk { consumer_tag: "patient".into() });
+    client.consume("q", "plain");
+    client.publish_persistent("", "q", "a");
+    client.publish_persistent("", "q", "b");
+    client.expect_delivery("a");
+    client.expect_delivery("b");
+
+    let policy = serde_json::json!({"vhost": "/", "name": "p", "pattern": "^q$",
+                                    "definition": {"consumer-timeout": 1000}});
+    let policy = serde_json::from_value(policy).expect("a policy");
+    broker.vhost("/").set_policy(policy).expect("a policy that can be");
+    broker.advance(Duration::from_secs(2));
+    client.expect(basic::Cancel { consumer_tag: "plain".into(), nowait: true });
+    assert_eq!(client.counts("q"), (1, 1));
+
+    broker.advance(Duration::from_secs(600));
+    client.expect(basic::Cancel { consumer_tag: "patient".into(), nowait: true });
+}

@@ -23,6 +23,10 @@ pub struct Consumer {
     /// Where it consumes from; nowhere if it waits for direct replies.
     queue: Option<queue::Handle>,
     no_ack: bool,
+    /// How long it may keep a delivery, in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// It has said so itself.
+    pub has_own_timeout: bool,
 }
 
 impl Channel {
@@ -44,7 +48,7 @@ impl Channel {
         if name == REPLY_TO {
             return self.consume_replies(context, &consume, tag);
         }
-        let priority = check_arguments(&Table::from(&consume.arguments), &name, context.vhost.name())?;
+        let arguments = Arguments::read(&Table::from(&consume.arguments), &name, context.vhost.name())?;
         let queue = context.vhost.queue_to_read(context.caller, &name)?;
         let id = context.next_consumer_id();
         let joined = queue.consume(queue::Consumer {
@@ -53,7 +57,7 @@ impl Channel {
             channel: self.number,
             no_ack: consume.no_ack,
             exclusive: consume.exclusive,
-            priority,
+            priority: arguments.priority,
             prefetch: self.prefetch,
             credit: self.credit.clone(),
             outbox: context.outbox.clone(),
@@ -64,7 +68,12 @@ impl Channel {
             Joined::ExclusiveUse => return Err(Error::ExclusiveUse(resource()).into()),
             Joined::Gone => return Err(Error::NotFound(resource()).into()),
         }
+        let timeout_ms = arguments.timeout_ms.or(queue.settings().consumer_timeout_ms);
         self.add_consumer(context, &consume, id, tag, Some(queue.clone()));
+        if let Some(consumer) = self.consumers.get_mut(&id) {
+            consumer.timeout_ms = timeout_ms;
+            consumer.has_own_timeout = arguments.timeout_ms.is_some();
+        }
         // Deliveries go through the outbox, so they come after consume-ok.
         queue.resume(id);
         Ok(Flow::Go)
@@ -103,7 +112,9 @@ impl Channel {
         self.tags.insert(tag.clone(), id);
         let prefix = DeliverPrefix::new(&tag);
         let consumer_tag = (&*tag).into();
-        self.consumers.insert(id, Consumer { tag, prefix, queue, no_ack: consume.no_ack });
+        let no_ack = consume.no_ack;
+        let consumer = Consumer { tag, prefix, queue, no_ack, timeout_ms: None, has_own_timeout: false };
+        self.consumers.insert(id, consumer);
         if !consume.nowait {
             self.reply(context, Cold::Basic(basic::AMQPMethod::ConsumeOk(basic::ConsumeOk { consumer_tag })));
         }
@@ -129,7 +140,7 @@ impl Channel {
     }
 
     /// Ends a consumer at its queue, and the queue if it was to go with it.
-    pub(super) fn leave_queue(&mut self, context: &mut Context<'_>, id: ConsumerId) {
+    pub fn leave_queue(&mut self, context: &mut Context<'_>, id: ConsumerId) {
         if let Some((_, name)) = self.requester.take_if(|(requester, _)| *requester == id) {
             context.vhost.requesters().remove(&name);
         }
@@ -162,7 +173,8 @@ impl Channel {
         let unsettled = if consumer.no_ack { None } else { consumer.queue.clone() };
         if self.is_closing {
             // Nobody will see it any more: it goes back with what is unsettled.
-            let back = unsettled.map(|queue| Unacked { queue, consumer: Some(id), entry });
+            let since_ms = context.now_ms;
+            let back = unsettled.map(|queue| Unacked { queue, consumer: Some(id), since_ms, entry });
             context.requeues.extend(back.map(|unacked| (unacked, Return::Failed)));
             return;
         }
@@ -186,7 +198,11 @@ impl Channel {
             _ => put_counted(context, self.number, &entry),
         }
         if let Some(queue) = unsettled {
-            self.unacked.push(tag, Unacked { queue, consumer: Some(id), entry });
+            let since_ms = context.now_ms;
+            if let Some(timeout_ms) = consumer.timeout_ms {
+                self.patience.delivered(since_ms.saturating_add(timeout_ms));
+            }
+            self.unacked.push(tag, Unacked { queue, consumer: Some(id), since_ms, entry });
         }
     }
 
@@ -220,7 +236,8 @@ impl Channel {
             false => context.out.put_content(self.number, message, context.frame_bytes_max),
         }
         if !get.no_ack {
-            self.unacked.push(self.last_tag, Unacked { queue, consumer: None, entry });
+            let since_ms = context.now_ms;
+            self.unacked.push(self.last_tag, Unacked { queue, consumer: None, since_ms, entry });
         }
         Ok(Flow::Go)
     }
@@ -265,28 +282,38 @@ fn put_counted(context: &mut Context<'_>, channel: u16, entry: &Entry) {
     context.out.put_content_with(channel, &properties, message, context.frame_bytes_max);
 }
 
-/// Reads the arguments of a consumer: its priority. Arguments that a later version will have are
-/// refused until then, those of other types of queue as RabbitMQ does.
-fn check_arguments(table: &Table, queue: &str, vhost: &str) -> Result<i64, Exception> {
-    let refuse = |text: String| Exception::new(ReplyCode::PreconditionFailed, text);
-    const OTHER_TYPE: &[&str] = &["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"];
-    const NOT_YET: &[&str] = &["x-consumer-timeout", "x-group"];
-    for (name, _) in table.iter() {
-        if OTHER_TYPE.contains(&name) {
+/// What the arguments of a consumer ask for.
+struct Arguments {
+    /// `x-priority`
+    priority: i64,
+    /// `x-consumer-timeout`: how long it may keep a delivery, in milliseconds.
+    timeout_ms: Option<u64>,
+}
+
+impl Arguments {
+    /// Reads them. Arguments that a later version will have are refused until then, those of other types of
+    /// queue as RabbitMQ does.
+    fn read(table: &Table, queue: &str, vhost: &str) -> Result<Arguments, Exception> {
+        let refuse = |text: String| Exception::new(ReplyCode::PreconditionFailed, text);
+        const OTHER_TYPE: &[&str] = &["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"];
+        if let Some((name, _)) = table.iter().find(|(name, _)| OTHER_TYPE.contains(name)) {
             return Err(refuse(queue::other_type_text(name, queue, vhost, QueueKind::Classic)));
         }
-        if NOT_YET.contains(&name) {
-            let text = format!(
-                "invalid arg '{name}' for queue '{queue}' in vhost '{vhost}': this version of Garenne does \
-                 not support it yet"
-            );
-            return Err(refuse(text));
+        let invalid = |name: &str, reason: String| {
+            refuse(format!("invalid arg '{name}' for queue '{queue}' in vhost '{vhost}': {reason}"))
+        };
+        if table.get("x-group").is_some() {
+            let reason = "this version of Garenne does not support it yet".into();
+            return Err(invalid("x-group", reason));
         }
-    }
-    match table.get("x-priority") {
-        None => Ok(0),
-        Some(value) => queue::integer(value).map_err(|reason| {
-            refuse(format!("invalid arg 'x-priority' for queue '{queue}' in vhost '{vhost}': {reason}"))
-        }),
+        let whole = |name: &str| {
+            let value = table.get(name).map(queue::integer).transpose();
+            value.map_err(|reason| invalid(name, reason))
+        };
+        let priority = whole("x-priority")?.unwrap_or_default();
+        let timeout_ms = whole("x-consumer-timeout")?.map(|ms| {
+            u64::try_from(ms).map_err(|_| invalid("x-consumer-timeout", format!("{{value_negative,{ms}}}")))
+        });
+        Ok(Arguments { priority, timeout_ms: timeout_ms.transpose()? })
     }
 }

@@ -5,6 +5,7 @@ mod assembly;
 mod confirm;
 mod consume;
 mod declare;
+mod late;
 mod publish;
 mod reply;
 mod roads;
@@ -12,6 +13,8 @@ mod settle;
 mod tx;
 mod unacked;
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use amqp::method::{Cold, access, basic, channel, confirm as confirm_class, tx as tx_class};
@@ -35,6 +38,7 @@ use crate::writer::Writer;
 use assembly::Assembly;
 use confirm::{Confirms, Verdict};
 use consume::Consumer;
+use late::Patience;
 use roads::Roads;
 use tx::Transaction;
 use unacked::UnackedList;
@@ -47,6 +51,8 @@ pub struct Context<'a> {
     pub vhost: &'a Arc<Vhost>,
     /// Who asks.
     pub caller: &'a Caller,
+    /// From where.
+    pub peer: SocketAddr,
     /// Where replies go.
     pub out: &'a mut Writer,
     /// Where deliveries come from.
@@ -142,6 +148,9 @@ pub struct Channel {
     checked_exchange: Option<Box<str>>,
     /// What is remembered of publishes, once there was one.
     roads: Option<Box<Roads>>,
+    patience: Patience,
+    /// Numbers of deliveries that were kept too long, and have gone back.
+    taken_back: BTreeSet<u64>,
 }
 
 /// What a channel's publishes are part of.
@@ -171,6 +180,8 @@ impl Channel {
             requester: None,
             checked_exchange: None,
             roads: None,
+            patience: Patience::default(),
+            taken_back: BTreeSet::new(),
         }
     }
 

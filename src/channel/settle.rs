@@ -98,7 +98,7 @@ impl Settlements {
 /// them is delivered again.
 pub fn requeue(unacked: impl IntoIterator<Item = (Unacked, Return)>) {
     let mut groups: HashMap<queue::Handle, Vec<(Option<ConsumerId>, Return, Entry)>> = HashMap::new();
-    for (Unacked { queue, consumer, entry }, how) in unacked {
+    for (Unacked { queue, consumer, entry, .. }, how) in unacked {
         groups.entry(queue).or_default().push((consumer, how, entry));
     }
     for (queue, entries) in groups {
@@ -109,7 +109,7 @@ pub fn requeue(unacked: impl IntoIterator<Item = (Unacked, Return)>) {
 /// Rejects deliveries for good, each queue once.
 pub fn reject(unacked: impl IntoIterator<Item = Unacked>) {
     let mut groups: HashMap<queue::Handle, Vec<(Option<ConsumerId>, Entry)>> = HashMap::new();
-    for Unacked { queue, consumer, entry } in unacked {
+    for Unacked { queue, consumer, entry, .. } in unacked {
         groups.entry(queue).or_default().push((consumer, entry));
     }
     for (queue, entries) in groups {
@@ -147,14 +147,17 @@ impl Channel {
         verdict: Verdict,
     ) -> Result<Flow, Exception> {
         if !multiple {
-            let Some(unacked) = self.unacked.take(tag) else { return Err(unknown_tag(tag)) };
+            let Some(unacked) = self.unacked.take(tag) else {
+                return if self.taken_back.remove(&tag) { Ok(Flow::Go) } else { Err(unknown_tag(tag)) };
+            };
             self.settled(context, tag, unacked, verdict);
             return Ok(Flow::Go);
         }
-        if tag != 0 && !self.unacked.contains(tag) {
+        if tag != 0 && !self.unacked.contains(tag) && !self.taken_back.contains(&tag) {
             return Err(unknown_tag(tag));
         }
         let through = (tag != 0).then_some(tag);
+        self.taken_back.retain(|other| through.is_some_and(|through| *other > through));
         let taken: Vec<(u64, Unacked)> = self.unacked.take_through(through).collect();
         for (tag, unacked) in taken {
             self.settled(context, tag, unacked, verdict);

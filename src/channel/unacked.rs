@@ -12,6 +12,8 @@ pub struct Unacked {
     pub queue: queue::Handle,
     /// Who got it; nobody if it was taken by basic.get.
     pub consumer: Option<ConsumerId>,
+    /// When it was handed out, in milliseconds since 1970.
+    pub since_ms: u64,
     /// The message.
     pub entry: Entry,
 }
@@ -51,6 +53,11 @@ impl UnackedList {
         let taken = self.line.iter().take(end).filter(|(_, u)| u.is_none()).count();
         self.gaps -= taken;
         self.line.drain(..end).filter_map(|(tag, unacked)| Some((tag, unacked?)))
+    }
+
+    /// All of them, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Unacked)> {
+        self.line.iter().filter_map(|(tag, unacked)| Some((*tag, unacked.as_ref()?)))
     }
 
     /// Whether this tag is waiting for an acknowledgement.

@@ -27,6 +27,8 @@ const SILENT_CLOSE_DELAY: Duration = Duration::from_secs(3);
 pub struct Agreed {
     /// Who, and with which rights.
     pub caller: Caller,
+    /// From where.
+    pub peer: SocketAddr,
     /// Where it works.
     pub vhost: Arc<Vhost>,
     /// Octets of a frame with its envelope; 0 is no limit.
@@ -180,6 +182,7 @@ pub async fn shake_hands(
     let access = broker.access(&user.name, vhost.name()).map_err(refuse)?;
     talk.send(connection::AMQPMethod::OpenOk(connection::OpenOk {})).await?;
     Ok(Agreed {
+        peer,
         caller: Caller { connection: id, user, access },
         vhost,
         frame_bytes_max,

@@ -199,6 +199,7 @@ macro_rules! context {
             broker: &$connection.broker,
             vhost: &$connection.agreed.vhost,
             caller: &$connection.agreed.caller,
+            peer: $connection.agreed.peer,
             out: &mut $connection.out,
             outbox: &$connection.outbox,
             session: &mut $connection.session,
@@ -275,6 +276,7 @@ impl Connection {
         let period = self.heartbeat.period().unwrap_or(Duration::from_secs(3600));
         let mut tick = tokio::time::interval(period);
         let mut alarm = self.broker.alarm().clone();
+        let clock = self.broker.clock().clone();
         self.accept(&mut inlet.bytes);
         loop {
             self.work();
@@ -298,6 +300,7 @@ impl Connection {
                 Phase::Closing(since) | Phase::Leaving(since) => since + CLOSE_TIMEOUT,
                 _ => Instant::now() + Duration::from_secs(3600),
             };
+            let look_at_ms = self.channels.values().filter_map(Channel::look_at_ms).min();
             tokio::select! {
                 read = inlet.read(&mut reader), if self.wants_input() => {
                     if read? == 0 {
@@ -311,6 +314,7 @@ impl Connection {
                 }
                 writable = socket.writable(), if !self.out.is_empty() => writable?,
                 () = self.outbox.rung() => {}
+                () = clock.sleep_until(look_at_ms.unwrap_or_default()), if look_at_ms.is_some() => {}
                 () = tokio::time::sleep(LOOK_AGAIN), if self.batch.ahead_in.is_some() => {}
                 () = tokio::time::sleep(SLOW), if self.slow_rounds > 0 => {
                     self.slow_rounds = if self.broker.memory().is_over() { self.slow_rounds - 1 } else { 0 };
@@ -374,6 +378,32 @@ impl Connection {
             self.take_outbox();
         }
         self.confirm();
+        self.take_late();
+    }
+
+    /// Consumers that have kept a delivery too long end, and it goes back.
+    fn take_late(&mut self) {
+        let Some(at_ms) = self.channels.values().filter_map(Channel::look_at_ms).min() else { return };
+        let now_ms = self.broker.clock().now_ms();
+        if at_ms > now_ms {
+            return;
+        }
+        let nothing = Bytes::new();
+        let numbers: Vec<u16> = self.channels.keys().copied().collect();
+        for number in numbers {
+            let Some(channel) = self.channels.get_mut(&number).filter(|c| c.is_open()) else { continue };
+            for consumer in channel.take_late(context!(self, &nothing, now_ms)) {
+                if let Some(channel) = self.channels.get_mut(&number) {
+                    channel.leave_queue(context!(self, &nothing, now_ms), consumer);
+                }
+                // What it was given meanwhile goes out before it is told.
+                self.take_outbox();
+                if let Some(channel) = self.channels.get_mut(&number) {
+                    channel.cancelled_by_broker(context!(self, &nothing, now_ms), consumer);
+                }
+            }
+        }
+        self.flush();
     }
 
     fn handle_input(&mut self) {
@@ -740,17 +770,23 @@ impl Connection {
         let mut events = std::mem::take(&mut self.events);
         let stalled = self.outbox.take(&mut events);
         let nothing = Bytes::new();
+        let now_ms = self.broker.clock().now_ms();
         let mut wish_to_close = None;
         for event in events.drain(..) {
             match event {
                 Event::Deliver(delivery) => {
                     if let Some(channel) = self.channels.get_mut(&delivery.channel) {
-                        channel.deliver(context!(self, &nothing, 0), delivery);
+                        channel.deliver(context!(self, &nothing, now_ms), delivery);
                     }
                 }
                 Event::Cancel { channel, consumer } => {
                     if let Some(channel) = self.channels.get_mut(&channel) {
                         channel.cancelled_by_broker(context!(self, &nothing, 0), consumer);
+                    }
+                }
+                Event::Timeout { channel, consumer, timeout_ms } => {
+                    if let Some(channel) = self.channels.get_mut(&channel) {
+                        channel.set_timeout(consumer, timeout_ms, now_ms);
                     }
                 }
                 // Not before all deliveries are with their channels, or they would be lost.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::arguments::{Arguments, Dispatch};
 use super::rate::Rate;
 use crate::delivery::{ChannelCredit, ConnectionId, ConsumerId, Delivery, Entry, Resume, Waiting};
-use crate::outbox::Outbox;
+use crate::outbox::{Event, Outbox};
 
 /// What a consumer is made with.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub struct Consumers {
     /// Numbers of those who can take a message, next one first; the highest priority comes first.
     lines: Vec<(i64, VecDeque<ConsumerId>)>,
     rules: Rules,
+    /// How long each may keep a delivery, in milliseconds.
+    timeout_ms: Option<u64>,
     /// The one that gets everything, where only one does.
     active: Option<ConsumerId>,
     /// The rate lets one of those go on at this time that it holds back.
@@ -100,6 +102,12 @@ impl Consumers {
 
     /// What the queue's arguments say of its consumers holds from now on.
     pub fn set_rules(&mut self, settings: &Arguments) {
+        let timeout_ms = settings.consumer_timeout_ms;
+        for consumer in self.members.iter().map(|m| &m.consumer).filter(|_| self.timeout_ms != timeout_ms) {
+            let (channel, id) = (consumer.channel, consumer.id);
+            consumer.outbox.send(Event::Timeout { channel, consumer: id, timeout_ms });
+        }
+        self.timeout_ms = timeout_ms;
         self.rules = Rules {
             is_single: settings.single_active_consumer == Some(true),
             is_least_loaded: settings.dispatch == Some(Dispatch::LeastLoaded),
