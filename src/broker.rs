@@ -268,7 +268,7 @@ impl Broker {
             Definition::TopicPermission(_) => 3,
             Definition::Policy(_) => 4,
             Definition::Exchange(_) => 5,
-            Definition::Delays(_) => 6,
+            Definition::Delays(_) | Definition::Window(_) => 6,
             Definition::Queue(_) => 7,
             Definition::Binding(_) => 8,
         });
@@ -336,6 +336,10 @@ impl Broker {
                     );
                 }
                 Ok(())
+            }
+            Definition::Window(kept) => {
+                let recovered = queues.remove(&QueueId(kept.id));
+                self.vhost(&kept.vhost)?.restore_window(kept, recovered)
             }
             Definition::Queue(kept) => {
                 let queue = self.vhost(&kept.vhost)?.restore_queue(kept)?;

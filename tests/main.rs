@@ -9,6 +9,7 @@ mod delays;
 mod failures;
 mod floors;
 mod limits;
+mod memories;
 mod paging;
 mod policies;
 mod recovery;

@@ -6,7 +6,7 @@ use amqp::method::{self, Cold, basic};
 use amqp::{Exception, Header, Properties, ReplyCode, Value, frame, table};
 use bytes::Bytes;
 use exchanges::Matches;
-use store::{Ticket, Urgency};
+use store::{Operation, Ticket, Urgency};
 
 use super::assembly::Published;
 use super::roads::Meaning;
@@ -15,7 +15,7 @@ use crate::message::{Keys, Message, StoredBy, parse_ttl};
 use crate::outbox::Outbox;
 use crate::parts;
 use crate::queue;
-use crate::vhost::{REPLY_TO, asks_for_delay, is_reply_name};
+use crate::vhost::{OnDuplicate, REPLY_TO, Verdict, asks_for_delay, is_reply_name};
 
 /// Publishes of a connection that have been routed and wait to be handed over.
 #[derive(Debug, Default)]
@@ -96,7 +96,7 @@ impl Channel {
                 stored_by: StoredBy::none(),
                 taken_at_ms: context.now_ms,
             };
-            self.routed(context, message, flags == MANDATORY, queues);
+            self.routed(context, message, flags == MANDATORY, queues, None);
             true
         });
         self.roads = Some(roads);
@@ -156,13 +156,30 @@ impl Channel {
                 roads.learn(generation, message.parts.address(), matches.queues());
                 roads.learn_meaning(message.parts.properties(), Meaning { persistent, ttl_ms, priority });
             }
+            let verdict = match matches.is_by_keys() {
+                true => Verdict::New(None),
+                false => self.look_at(context, &message, &read)?,
+            };
+            let with = match verdict {
+                Verdict::New(with) => with,
+                Verdict::Duplicate(OnDuplicate::DeadLetter) => {
+                    context.vhost.route_to_alternate(&message, &mut matches);
+                    None
+                }
+                Verdict::Duplicate(how) => {
+                    matches.clear();
+                    context.batch.matches = matches;
+                    self.duplicate(context, &message, how);
+                    return Ok(());
+                }
+            };
             match delay {
                 // Whether it leads anywhere is looked at now, and again when it is due.
                 Some((delays, ms)) if !(head.mandatory && matches.is_empty()) => {
                     let message = Message { ttl_ms: Some(ms), ..message };
-                    self.routed(context, message, false, &[delays]);
+                    self.routed(context, message, false, &[delays], with);
                 }
-                _ => self.routed(context, message, head.mandatory, matches.queues()),
+                _ => self.routed(context, message, head.mandatory, matches.queues(), with),
             }
             matches.clear();
         }
@@ -186,13 +203,50 @@ impl Channel {
         Ok(context.vhost.check_publish(context.caller, message.exchange())?)
     }
 
-    /// A publish that nothing is wrong with takes effect, or is kept for the commit.
+    /// An exchange that has more to do with messages than to route them looks at one.
+    fn look_at(
+        &self,
+        context: &Context<'_>,
+        message: &Message,
+        properties: &Properties<'_>,
+    ) -> Result<Verdict, Exception> {
+        if matches!(self.mode, Mode::Tx(_)) && context.vhost.knows_again(message.exchange()) {
+            let text = format!(
+                "exchange '{}' in vhost '{}' knows messages again, which no transaction can take back; publish \
+                 on a channel without one",
+                message.exchange(),
+                context.vhost.name()
+            );
+            return Err(Exception::new(ReplyCode::PreconditionFailed, text));
+        }
+        Ok(context.vhost.look_at(message, properties))
+    }
+
+    /// A publish has come before, and goes to no queue.
+    fn duplicate(&mut self, context: &mut Context<'_>, message: &Message, how: OnDuplicate) {
+        if how == OnDuplicate::Return {
+            self.return_message(context, message, ReplyCode::PreconditionFailed);
+        }
+        if let Mode::Confirm(confirms) = &mut self.mode {
+            let tag = confirms.published();
+            if context.batch.confirming.last() != Some(&self.number) {
+                context.batch.confirming.push(self.number);
+            }
+            if how == OnDuplicate::Nack {
+                context.batch.messages.refuse(queue::Origin { channel: self.number, tag });
+            }
+        }
+    }
+
+    /// A publish that nothing is wrong with takes effect, or is kept for the commit. The store is told `with`
+    /// in the same record.
     fn routed(
         &mut self,
         context: &mut Context<'_>,
         message: Message,
         mandatory: bool,
         queues: &[queue::Handle],
+        with: Option<Operation>,
     ) {
         let mut origin = queue::Origin { channel: self.number, tag: 0 };
         match &mut self.mode {
@@ -206,8 +260,12 @@ impl Channel {
             Mode::Plain => {}
         }
         if !queues.is_empty() {
-            return context.batch.messages.add(message, queues, origin);
+            return match with {
+                Some(with) => context.batch.messages.add_with(message, queues, origin, with),
+                None => context.batch.messages.add(message, queues, origin),
+            };
         }
+        with.into_iter().for_each(|with| context.batch.messages.tell(with));
         let message = Arc::new(message);
         let is_answered =
             is_direct_reply(&message) && context.vhost.requesters().answer(message.routing_key(), &message);
@@ -244,9 +302,13 @@ impl Channel {
 
     /// basic.return: no queue took a mandatory message.
     pub(super) fn return_unroutable(&self, context: &mut Context<'_>, message: &Message) {
+        self.return_message(context, message, ReplyCode::NoRoute);
+    }
+
+    fn return_message(&self, context: &mut Context<'_>, message: &Message, code: ReplyCode) {
         let method = Cold::Basic(basic::AMQPMethod::Return(basic::Return {
-            reply_code: ReplyCode::NoRoute.number(),
-            reply_text: ReplyCode::NoRoute.name().into(),
+            reply_code: code.number(),
+            reply_text: code.name().into(),
             exchange: message.exchange().into(),
             routing_key: message.routing_key().into(),
         }));

@@ -18,6 +18,8 @@ pub struct Batch {
     kept: Vec<Kept>,
     /// What the store is to be told.
     operations: Vec<Operation>,
+    /// Messages that were refused before they had a queue.
+    refused: Vec<Origin>,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,7 @@ pub struct Outcome {
 impl Batch {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.queues.is_empty() && self.operations.is_empty()
+        self.queues.is_empty() && self.operations.is_empty() && self.refused.is_empty()
     }
 
     /// Adds a message for these queues, of which there is at least one.
@@ -102,6 +104,11 @@ impl Batch {
         self.operations.push(operation);
     }
 
+    /// A message is refused, and goes to no queue.
+    pub fn refuse(&mut self, origin: Origin) {
+        self.refused.push(origin);
+    }
+
     fn place(&mut self, queue: &Handle, message: Arc<Message>, origin: Origin) -> (u32, u32) {
         // Mostly it is the queue of the message before.
         let at = self.queues.iter().rposition(|q| q.queue == *queue).unwrap_or_else(|| {
@@ -125,7 +132,7 @@ impl Batch {
         publisher: Option<&Arc<Outbox>>,
         append: impl FnOnce(std::vec::Drain<'_, Operation>, SyncMode) -> Ticket,
     ) -> (Option<Ticket>, Outcome) {
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome { refused: std::mem::take(&mut self.refused), ..Outcome::default() };
         let mut places: SmallVec<[Option<Places>; 4]> = SmallVec::new();
         for batch in &mut self.queues {
             let enqueued = batch.queue.enqueue(&mut batch.messages, publisher);

@@ -30,6 +30,8 @@ pub enum Definition {
     Exchange(Exchange),
     /// Where an exchange keeps the messages that it holds back.
     Delays(Delays),
+    /// Where an exchange keeps what it knows again.
+    Window(Delays),
     /// A durable queue.
     Queue(Queue),
     /// A binding between durable things.
@@ -87,7 +89,7 @@ pub struct Exchange {
     pub arguments: Table,
 }
 
-/// Where an exchange keeps the messages that it holds back.
+/// A queue of an exchange's own: for the messages that it holds back, or for what it knows again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Delays {
     /// Its vhost.
@@ -159,6 +161,7 @@ impl Definition {
             Some(b'o') => json(value).map(Definition::Policy),
             Some(b'e') => json(value).map(Definition::Exchange),
             Some(b'd') => json(value).map(Definition::Delays),
+            Some(b'w') => json(value).map(Definition::Window),
             Some(b'q') => json(value).map(Definition::Queue),
             Some(b'b') => json(value).map(Definition::Binding),
             other => Err(format!("a key of unknown kind {other:?}")),
@@ -179,6 +182,7 @@ impl Definition {
             }
             Definition::Exchange(e) => key(b'e', &[e.vhost.as_bytes(), e.name.as_bytes()]),
             Definition::Delays(d) => key(b'd', &[d.vhost.as_bytes(), d.exchange.as_bytes()]),
+            Definition::Window(w) => key(b'w', &[w.vhost.as_bytes(), w.exchange.as_bytes()]),
             Definition::Queue(q) => key(b'q', &[q.vhost.as_bytes(), q.name.as_bytes()]),
             Definition::Binding(b) => {
                 // Arguments are part of a binding's identity, in whatever order they came.
@@ -205,6 +209,7 @@ impl Definition {
             Definition::Policy(p) => serde_json::to_vec(p),
             Definition::Exchange(e) => serde_json::to_vec(e),
             Definition::Delays(d) => serde_json::to_vec(d),
+            Definition::Window(w) => serde_json::to_vec(w),
             Definition::Queue(q) => serde_json::to_vec(q),
             Definition::Binding(b) => serde_json::to_vec(b),
         };

@@ -7,15 +7,17 @@
 
 mod arguments;
 mod dead_letter;
+mod deduplication;
 pub mod definitions;
 mod delay;
+mod history;
 pub mod policy;
 mod reply_to;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use amqp::Table;
+use amqp::{Properties, Table};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use exchanges::{Envelope, Exchanges, Kind, Matches, Removed, Target};
@@ -30,8 +32,11 @@ use crate::error::{Error, Mismatch, Resource, What};
 use crate::message::Message;
 use crate::queue::{self, Arguments, Dead, Declaration, DeleteIf, Kept, Surroundings};
 use arguments::{MessageProperties, from_exchanges, to_exchanges};
+use deduplication::Window;
+pub use deduplication::{OnDuplicate, Verdict};
 use definitions::Definition;
 pub use delay::asks_for_delay;
+use history::Histories;
 use policy::{Policies, Policy};
 pub use reply_to::{REPLY_TO, Requester, Requesters, is_reply_name};
 
@@ -88,6 +93,7 @@ pub struct Vhost {
     surroundings: Surroundings,
     ids: Arc<QueueIds>,
     requesters: Requesters,
+    histories: Histories,
     generation: AtomicU64,
     // Held for reading while a message is routed, for writing while something is declared or deleted;
     // never across an await. Lock order: vhost, then queue, then outbox.
@@ -102,6 +108,8 @@ struct Topology {
     policies: Policies,
     /// The messages that exchanges hold back, by exchange.
     delays: HashMap<Arc<str>, queue::Handle>,
+    /// What exchanges know again, by exchange.
+    windows: HashMap<Arc<str>, Arc<Window>>,
 }
 
 /// Gives every queue of the broker its number.
@@ -129,10 +137,12 @@ impl Vhost {
             owned: HashMap::new(),
             policies: Policies::default(),
             delays: HashMap::new(),
+            windows: HashMap::new(),
         };
         let requesters = Requesters::default();
         let (generation, topology) = (AtomicU64::new(0), RwLock::new(topology));
-        Vhost { name: name.into(), surroundings, ids, requesters, generation, topology }
+        let histories = Histories::default();
+        Vhost { name: name.into(), surroundings, ids, requesters, histories, generation, topology }
     }
 
     /// Its name.
@@ -190,6 +200,13 @@ impl Vhost {
             exchanges::Declared::Existed => Ok(flags.durable),
             exchanges::Declared::Created => {
                 topology.apply_to_exchange(name.as_bytes());
+                if kind.name() == deduplication::KIND
+                    && let Err(error) = self.make_window(&mut topology, name)
+                {
+                    // It has no bindings yet, so nothing else goes with it.
+                    let _ = topology.exchanges.delete(name.as_bytes(), false);
+                    return Err(error);
+                }
                 debug!(vhost = %self.name, exchange = name, kind = kind.name(), "exchange declared");
                 if !flags.durable {
                     return Ok(false);
@@ -250,13 +267,17 @@ impl Vhost {
         let bound = topology.exchanges.bind(source.as_bytes(), &target, routing_key.as_bytes(), &arguments);
         let is_new = bound.map_err(|e| self.exchange_error(e))?;
         let is_kept = topology.is_kept(source, &target);
-        if !is_new || !is_kept {
-            return Ok(is_kept);
+        let remembers = topology.exchange(source, &self.name)?.kind.name() == history::KIND;
+        if is_new && is_kept {
+            let (target, source) = (target.clone(), source.into());
+            let binding = exchanges::Binding { source, target, routing_key: routing_key.into(), arguments };
+            self.tell(vec![self.binding_definition(&binding).define()]);
         }
-        let binding =
-            exchanges::Binding { source: source.into(), target, routing_key: routing_key.into(), arguments };
-        self.tell(vec![self.binding_definition(&binding).define()]);
-        Ok(true)
+        drop(topology);
+        if is_new && remembers {
+            self.replay_history(source, &target);
+        }
+        Ok(is_kept)
     }
 
     /// queue.unbind and exchange.unbind. What was never bound, or is not there, is fine.
@@ -562,13 +583,45 @@ impl Vhost {
     /// Finds the queues that a message reaches, each once, into `matches`. False if the exchange has
     /// vanished since it was checked.
     pub fn route(&self, message: &Message, matches: &mut Matches<queue::Handle>) -> bool {
-        let Some((exchange, routing_key)) = amqp::method::split_address(message.parts.address()) else {
-            return false;
-        };
+        self.route_from(message.exchange(), message, matches)
+    }
+
+    /// The same from another exchange than the message was published to.
+    fn route_from(&self, exchange: &str, message: &Message, matches: &mut Matches<queue::Handle>) -> bool {
+        let routing_key = message.routing_key();
         let properties = MessageProperties(message.parts.properties());
         let copies: SmallVec<[&[u8]; 4]> = message.copies.iter().flatten().map(|key| &**key).collect();
         let envelope = Envelope { copies: &copies, ..Envelope::new(routing_key.as_bytes(), &properties) };
         self.read().exchanges.route(exchange.as_bytes(), &envelope, matches).is_ok()
+    }
+
+    /// Looks at a message that an exchange has more to do with than to route: whether it may pass. Asked of
+    /// exchanges whose routes are not by keys alone.
+    pub fn look_at(&self, message: &Message, properties: &Properties<'_>) -> Verdict {
+        let exchange = message.exchange();
+        let topology = self.read();
+        if let Some(window) = topology.windows.get(exchange).cloned() {
+            drop(topology);
+            return window.judge(properties, message.taken_at_ms);
+        }
+        if let Some(found) = topology.exchanges.get(exchange.as_bytes())
+            && found.kind.name() == history::KIND
+            && let Ok(length) = exchanges::history_length(&found.arguments)
+        {
+            drop(topology);
+            self.histories.add(exchange, length, message);
+        }
+        Verdict::New(None)
+    }
+
+    /// The queues that a message reaches by way of its exchange's alternate.
+    pub fn route_to_alternate(&self, message: &Message, matches: &mut Matches<queue::Handle>) {
+        let alternate =
+            self.read().exchanges.get(message.exchange().as_bytes()).and_then(|e| e.alternate.clone());
+        matches.clear();
+        if let Some(alternate) = alternate {
+            self.route_from(&alternate.to_string(), message, matches);
+        }
     }
 
     // What is kept --------------------------------------------------------------------------------
@@ -601,6 +654,10 @@ impl Vhost {
         let mut topology = self.write();
         topology.exchanges.declare(kept.name.as_bytes(), declaration).map_err(|e| self.exchange_error(e))?;
         topology.apply_to_exchange(kept.name.as_bytes());
+        let is_remembered = kept.arguments.get_str("x-cache-persistence") == Some("disk");
+        if kind.name() == deduplication::KIND && !is_remembered {
+            self.make_window(&mut topology, &kept.name)?;
+        }
         Ok(())
     }
 
@@ -703,7 +760,10 @@ impl Vhost {
         let exchanges = removed.exchanges.iter().filter(|e| e.durable);
         operations.extend(exchanges.map(|e| self.exchange_definition(e).undefine()));
         for exchange in &removed.exchanges {
-            operations.extend(self.without_delays(topology, &exchange.name.to_string()));
+            let name = exchange.name.to_string();
+            operations.extend(self.without_delays(topology, &name));
+            operations.extend(self.without_window(topology, &name));
+            self.histories.forget(&name);
         }
         operations
     }

@@ -1,0 +1,179 @@
+//! Exchanges that remember: the last messages for those that come later, and messages that come twice.
+
+use std::time::Duration;
+
+use crate::support::wire;
+use crate::support::*;
+
+fn exchange_with<const N: usize>(client: &mut Client, kind: &str, entries: [(&str, Value); N]) {
+    client.declare_exchange(exchange::Declare {
+        exchange: "x".into(),
+        kind: kind.into(),
+        durable: true,
+        arguments: arguments(entries),
+        ..exchange::Declare::default()
+    });
+}
+
+/// Headers with a value to be known by, and delivery-mode 2.
+fn known_by(value: &str) -> Vec<u8> {
+    known_for(value, None)
+}
+
+fn known_for(value: &str, ttl_ms: Option<i64>) -> Vec<u8> {
+    let mut table = Table::from_iter([("x-deduplication-header", Value::text(value))]);
+    ttl_ms.into_iter().for_each(|ms| table.insert("x-cache-ttl", Value::Int(ms)));
+    let mut out = vec![0x30, 0x00];
+    table.encode(&mut out);
+    out.push(2);
+    out
+}
+
+#[test]
+fn who_is_bound_later_gets_the_last_messages() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    exchange_with(&mut client, "x-recent-history", [("x-recent-history-length", Value::Int(3))]);
+    for body in ["a", "b", "c", "d"] {
+        client.publish("x", "k", body);
+    }
+    let no_store = wire::headers(&Table::from_iter([("x-recent-history-no-store", Value::Bool(true))]));
+    client.publish_with("x", "k", &no_store, "not remembered");
+    client.declare("q");
+
+    client.bind("q", "x", "");
+    client.bind("q", "x", "");
+    client.publish("x", "k", "e");
+
+    assert_eq!(client.drain("q"), ["b", "c", "d", "e"]);
+    client.exchange("fan", "fanout");
+    client.declare("behind");
+    client.bind("behind", "fan", "");
+    client.bind_exchange("fan", "x", "");
+    assert_eq!(client.drain("behind"), ["c", "d", "e"]);
+}
+
+#[test]
+fn a_message_that_comes_twice_passes_once_and_is_confirmed_twice() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    exchange_with(&mut client, "x-message-deduplication", [("x-cache-size", Value::Int(2))]);
+    client.declare_durable("q");
+    client.bind("q", "x", "");
+    client.confirm();
+
+    for (value, body) in [("1", "a"), ("1", "again"), ("2", "b"), ("3", "c"), ("1", "out of the window")] {
+        client.publish_with("x", "", &known_by(value), body);
+    }
+    client.publish("x", "", "no value");
+    client.publish("x", "", "no value");
+    client.expect_confirmed(1, 7);
+
+    assert_eq!(client.drain("q"), ["a", "b", "c", "out of the window", "no value", "no value"]);
+}
+
+#[test]
+fn a_value_is_forgotten_after_its_time_and_a_message_can_say_how_long_that_is() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    let arguments = [("x-cache-size", Value::Int(100)), ("x-cache-ttl", Value::Int(10_000))];
+    exchange_with(&mut client, "x-message-deduplication", arguments);
+    client.declare_durable("q");
+    client.bind("q", "x", "");
+    client.publish_with("x", "", &known_by("plain"), "plain");
+    client.publish_with("x", "", &known_for("short", Some(1000)), "short");
+    client.sync();
+
+    broker.advance(Duration::from_secs(1));
+    client.publish_with("x", "", &known_by("plain"), "plain again");
+    client.publish_with("x", "", &known_by("short"), "short again");
+    client.sync();
+    broker.advance(Duration::from_secs(9));
+    client.publish_with("x", "", &known_by("plain"), "plain later");
+
+    assert_eq!(client.drain("q"), ["plain", "short", "short again", "plain later"]);
+}
+
+#[test]
+fn what_is_kept_on_disk_is_known_after_a_restart() {
+    let mut broker = Broker::start();
+    let mut client = broker.client();
+    let on_disk = [
+        ("x-cache-size", Value::Int(3)),
+        ("x-cache-ttl", Value::Int(60_000)),
+        ("x-cache-persistence", Value::text("disk")),
+    ];
+    exchange_with(&mut client, "x-message-deduplication", on_disk);
+    client.declare_durable("q");
+    client.bind("q", "x", "");
+    client.confirm();
+    for n in 1..=5 {
+        client.publish_with("x", "", &known_by(&n.to_string()), n.to_string());
+    }
+    client.expect_confirmed(1, 5);
+    client.close();
+
+    broker.restart();
+    let mut client = broker.client();
+    for value in ["3", "4", "5", "1"] {
+        client.publish_with("x", "", &known_by(value), format!("{value} again"));
+    }
+    assert_eq!(client.drain("q"), ["1", "2", "3", "4", "5", "1 again"]);
+    broker.advance(Duration::from_secs(60));
+    client.publish_with("x", "", &known_by("5"), "5 later");
+    assert_eq!(client.drain("q"), ["5 later"]);
+}
+
+#[test]
+fn what_becomes_of_a_duplicate_can_be_chosen() {
+    let broker = Broker::start();
+    for how in ["nack", "return", "dead-letter"] {
+        let mut client = broker.client();
+        client.declare(how);
+        let choice = [
+            ("x-cache-size", Value::Int(10)),
+            ("x-deduplication-on-duplicate", Value::text(how)),
+            ("alternate-exchange", Value::text("amq.fanout")),
+        ];
+        exchange_with(&mut client, "x-message-deduplication", choice);
+        client.bind(how, "x", "");
+        client.declare("others");
+        client.bind("others", "amq.fanout", "");
+        client.confirm();
+        client.publish_with("x", "", &known_by("v"), "first");
+        client.expect_ack(1);
+
+        client.publish_with("x", "", &known_by("v"), "second");
+        match how {
+            "nack" => client.expect(basic::Nack { delivery_tag: 2, multiple: false, requeue: false }),
+            "return" => {
+                let Event::Message(returned) = client.event() else { panic!("a return was expected") };
+                assert_eq!((returned.text().as_str(), returned.exchange()), ("second", "x"));
+                let method = &*returned.method;
+                assert!(matches!(method, Cold::Basic(basic::AMQPMethod::Return(m)) if m.reply_code == 406));
+                client.expect_ack(2);
+            }
+            _ => client.expect_ack(2),
+        }
+
+        let elsewhere: &[&str] = if how == "dead-letter" { &["second"] } else { &[] };
+        assert_eq!(client.drain(how), ["first"]);
+        assert_eq!(client.drain("others"), elsewhere);
+        client.send(exchange::Delete { exchange: "x".into(), ..exchange::Delete::default() });
+        client.expect(exchange::DeleteOk {});
+    }
+}
+
+#[test]
+fn no_transaction_publishes_to_an_exchange_that_knows_messages_again() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    exchange_with(&mut client, "x-message-deduplication", [("x-cache-size", Value::Int(2))]);
+    client.tx();
+
+    client.publish_with("x", "", &known_by("1"), "a");
+
+    let text = "PRECONDITION_FAILED - exchange 'x' in vhost '/' knows messages again, which no transaction can \
+                take back; publish on a channel without one";
+    client.expect_channel_close(ReplyCode::PreconditionFailed, text);
+}
