@@ -313,7 +313,8 @@ impl<D: Destination> Exchanges<D> {
         if found.any() {
             return;
         }
-        let alternate = node.exchange.alternate.as_ref();
+        // The default exchange is nobody's alternate, as in RabbitMQ.
+        let alternate = node.exchange.alternate.as_ref().filter(|name| !name.is_empty());
         let alternate = alternate.and_then(|name| self.exchanges.get(&**name));
         alternate.into_iter().for_each(|&slot| found.add(slot));
     }

@@ -7,7 +7,8 @@ use std::hash::{Hash, Hasher};
 /// A field value (section 4.2.5.5). Borrows its bytes where it can, so that a message's headers are
 /// looked at without copying; what a binding keeps is a `Value<'static>`.
 ///
-/// Integers are equal by value whatever their width or sign; other types equal only their own.
+/// Numbers are equal by value whatever their width or sign, floats without a fraction too; other types equal
+/// only their own.
 #[derive(Clone, Debug)]
 pub enum Value<'a> {
     /// No value. In a headers binding it asks only that the header be there.
@@ -92,20 +93,26 @@ impl<'a> Value<'a> {
         match self {
             Self::Int(value) => Some((*value).into()),
             Self::Uint(value) => Some((*value).into()),
+            // Beyond that not every integer has a float.
+            Self::Float(value) if value.fract() == 0.0 && value.abs() <= EXACT_MAX => Some(*value as i128),
             _ => None,
         }
     }
 }
+
+/// Integers up to here are floats, too: 2^53.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 impl PartialEq for Value<'_> {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Void, Self::Void) => true,
             (Self::Bool(one), Self::Bool(two)) => one == two,
-            (Self::Int(_) | Self::Uint(_), Self::Int(_) | Self::Uint(_)) => {
-                self.as_integer() == other.as_integer()
-            }
             (Self::Float(one), Self::Float(two)) => float_bits(*one) == float_bits(*two),
+            (
+                Self::Int(_) | Self::Uint(_) | Self::Float(_),
+                Self::Int(_) | Self::Uint(_) | Self::Float(_),
+            ) => self.as_integer().is_some() && self.as_integer() == other.as_integer(),
             (Self::Bytes(one), Self::Bytes(two)) => one == two,
             (Self::Timestamp(one), Self::Timestamp(two)) => one == two,
             (Self::Decimal(scale, digits), Self::Decimal(other_scale, other_digits)) => {
@@ -126,7 +133,10 @@ impl Hash for Value<'_> {
         match self {
             Self::Void => state.write_u8(0),
             Self::Bool(value) => (1u8, value).hash(state),
-            Self::Int(_) | Self::Uint(_) => (2u8, self.as_integer()).hash(state),
+            Self::Int(_) | Self::Uint(_) | Self::Float(_) if self.as_integer().is_some() => {
+                (2u8, self.as_integer()).hash(state);
+            }
+            Self::Int(_) | Self::Uint(_) => unreachable!("an integer is one"),
             Self::Float(value) => (3u8, float_bits(*value)).hash(state),
             Self::Bytes(value) => (4u8, value).hash(state),
             Self::Timestamp(value) => (5u8, value).hash(state),
@@ -268,7 +278,8 @@ mod tests {
     fn integers_are_equal_by_value_whatever_their_width() {
         assert_eq!(Value::Int(5), Value::Uint(5));
         assert_ne!(Value::Int(-1), Value::Uint(u64::MAX));
-        assert_ne!(Value::Int(5), Value::Float(5.0));
+        assert_eq!(Value::Int(5), Value::Float(5.0));
+        assert_ne!(Value::Int(5), Value::Float(5.5));
         assert_ne!(Value::Uint(5), Value::Timestamp(5));
     }
 

@@ -249,6 +249,10 @@ impl Channel {
                 queue.resume(consumer);
             }
         } else {
+            // As in RabbitMQ, a limit for each consumer ends one for all of them.
+            for (queue, consumer) in self.credit.set_limit(0) {
+                queue.resume(consumer);
+            }
             self.prefetch = qos.prefetch_count;
             if context.is_qos_for_running_consumers {
                 for (&id, consumer) in &self.consumers {

@@ -259,6 +259,9 @@ impl Channel {
             }
             Mode::Plain => {}
         }
+        if message.copies.is_some() && message.exchange().is_empty() {
+            answer_by_copies(context, &message);
+        }
         if !queues.is_empty() {
             return match with {
                 Some(with) => context.batch.messages.add_with(message, queues, origin, with),
@@ -314,6 +317,23 @@ impl Channel {
         }));
         frame::put_method(context.out.frames(), self.number, &method);
         context.out.put_content(self.number, message, context.frame_bytes_max);
+    }
+}
+
+/// Hands an answer to those direct reply-to names that are among a message's further keys.
+fn answer_by_copies(context: &Context<'_>, message: &Message) {
+    let copies = message.copies.iter().flatten().filter_map(|key| std::str::from_utf8(key).ok());
+    for name in copies.filter(|name| is_reply_name(name)) {
+        let answer = Message {
+            parts: message.parts.clone(),
+            persistent: message.persistent,
+            taken_at_ms: message.taken_at_ms,
+            ttl_ms: None,
+            priority: message.priority,
+            copies: None,
+            stored_by: StoredBy::none(),
+        };
+        context.vhost.requesters().answer(name, &Arc::new(answer));
     }
 }
 

@@ -293,6 +293,8 @@ impl Handle {
         let taken_at_ms = messages.first()?.taken_at_ms;
         let may_refuse = self.may_refuse();
         self.act_at(taken_at_ms, |state, effects| {
+            // What a consumer takes now makes room for the next, and what gives way depends on who came before.
+            let one_by_one = may_refuse || (state.has_levels() && state.is_limited());
             let holds_up = publisher.is_some_and(|publisher| state.holds_up(publisher));
             if may_refuse || state.has_levels() {
                 let mut places = Vec::with_capacity(messages.len());
@@ -302,8 +304,7 @@ impl Handle {
                         Arrival::In(place) => Some(place),
                         Arrival::Refused => None,
                     });
-                    if may_refuse {
-                        // What a consumer takes now makes room for the next.
+                    if one_by_one {
                         state.deliver(taken_at_ms, &|| Arc::new(self.clone()), effects);
                     }
                 }

@@ -537,6 +537,11 @@ impl State {
             || bytes_max.is_some_and(|max| self.levels.body_bytes() + body_bytes > max)
     }
 
+    /// Whether there is a limit to what it holds.
+    pub fn is_limited(&self) -> bool {
+        self.settings.length_max.is_some() || self.settings.body_bytes_max.is_some()
+    }
+
     /// Makes room at the head.
     fn drop_excess(&mut self, effects: &mut Effects) {
         if self.settings.may_refuse() {
