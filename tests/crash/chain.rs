@@ -311,7 +311,9 @@ impl Work {
         let nack = |requeue| basic::Nack { delivery_tag: last, multiple: true, requeue };
         match dice.roll(0, 12) {
             0 => {
-                has_come.retain(|n| some.iter().all(|(_, back)| back != n));
+                for (_, n) in some {
+                    has_come.remove(n);
+                }
                 self.given_back.fetch_add(some.len() as u64, Ordering::Relaxed);
                 return wire.send(CHANNEL, Cold::Basic(basic::AMQPMethod::Nack(nack(true))));
             }
