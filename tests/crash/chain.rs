@@ -1,9 +1,9 @@
 //! The run down a chain of dead letters: a message is in one queue at a time, whatever happens.
 //!
-//! Five queues, of which each leads to the next: out of the first messages expire in no order, out of the second
-//! in order, the third has room for a few, and the consumer of the fourth rejects. What leaves one queue and
-//! comes into the next does so in one record of the log; so all that was confirmed ends up in the fifth queue,
-//! once, and its headers tell of each queue once, wherever in between the broker was killed.
+//! Five queues, of which each leads to the next: out of the first messages expire in no order, out of the
+//! second in order, the third has room for a few, and the consumer of the fourth rejects. What leaves one queue
+//! and comes into the next does so in one record of the log; so all that was confirmed ends up in the fifth
+//! queue, once, and its headers tell of each queue once, wherever in between the broker was killed.
 
 use std::collections::HashSet;
 use std::io;
@@ -29,7 +29,7 @@ const PUBLISHERS: u64 = 2;
 /// How long a message stays in the second queue.
 const TTL_MS: i64 = 200;
 const PREFETCH: u16 = 400;
-/// Rejected, or acknowledged, at once, at most.
+/// Rejected, or given back, at once, at most.
 const MULTIPLE_MAX: u64 = 64;
 /// What has come is settled after so long a silence.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -266,7 +266,8 @@ impl Work {
         }
     }
 
-    /// Rejects what comes out of the fourth queue: one by one, or many at once; now and then it gives some back.
+    /// Rejects what comes out of the fourth queue, one by one or many at once, and now and then gives some
+    /// back.
     fn reject(&self, port: u16, mut dice: Dice, end: &End) -> io::Result<()> {
         let mut wire = Wire::open(port)?;
         wire.consume(LINKS[FOUR].queue, PREFETCH)?;
@@ -281,8 +282,7 @@ impl Work {
                 let Some(n) = book::read(FOUR, &message, &self.findings) else { continue };
                 self.redelivered.fetch_add(u64::from(message.redelivered), Ordering::Relaxed);
                 if !has_come.insert(n) {
-                    let detail = format!("number {n} has come again in the same life");
-                    self.findings.add(book::TWICE, detail);
+                    self.findings.add("came again in the same life", format!("number {n}"));
                 }
                 held.push((message.tag, n));
             }
@@ -329,8 +329,8 @@ impl Work {
         Ok(())
     }
 
-    /// Waits after a restart until nothing moves, and counts: all that was confirmed must be in some queue, and no
-    /// more than was published.
+    /// Waits after a restart until nothing moves, and counts: all that was confirmed must be in some queue, and
+    /// no more than was published.
     async fn census(&self, port: u16, life: u64) -> Result<(), Failure> {
         let (least, most) = (self.confirmed(), self.published());
         let counts = wait_until(port, |counts| has_run_down(counts, least)).await?;
@@ -342,8 +342,8 @@ impl Work {
         Ok(())
     }
 
-    /// Has everything come to the end of the chain: pushers take the places of what is in the third queue. How
-    /// many messages each queue has then.
+    /// Has everything come to the end of the chain: pushers take the places of what is in the third queue.
+    /// Returns how many messages each queue has then.
     async fn run_out(self: &Arc<Work>, port: u16, dice: Dice) -> Result<Vec<u64>, Failure> {
         let least = self.confirmed();
         wait_until(port, |counts| has_run_down(counts, least)).await?;
@@ -401,8 +401,8 @@ fn has_run_down(counts: &[u64], confirmed: u64) -> bool {
     counts[..THREE] == [0, 0] && counts[THREE] <= LENGTH_MAX && counts.iter().sum::<u64>() >= confirmed
 }
 
-/// Counts until it is done and nothing moves, or until it will never be done. Messages on their way are in no queue
-/// and are waited for.
+/// Counts until it is done and nothing moves, or until it will never be done. Messages on their way are in no
+/// queue, and are waited for.
 async fn wait_until(port: u16, is_done: impl Fn(&[u64]) -> bool) -> Result<Vec<u64>, Failure> {
     let mut wire = Wire::open(port)?;
     let (mut before, mut since) = (Vec::new(), Instant::now());

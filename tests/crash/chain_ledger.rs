@@ -1,5 +1,5 @@
-//! The way of a message down the chain of dead letters: where it stands, what its headers must tell there, and
-//! in which queues it was found in the end.
+//! The way of a message down the chain of dead letters: where it stands, what its headers must tell there,
+//! and in which queues it was found in the end.
 
 use amqp::{Properties, Table, Value};
 

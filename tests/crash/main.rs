@@ -3,9 +3,9 @@
 //!
 //! Without environment variables it is a short check (a few kills); `tests/crash/run KILLS` is the long
 //! form. CRASH_KILLS, CRASH_LOAD_KILLS, CRASH_TX_KILLS and CRASH_CHAIN_KILLS say how often, and
-//! CRASH_CHAIN_MESSAGES how many messages go down the chain of dead letters at least. CRASH_SEED repeats the plan
-//! of a run: when to kill, what is published how fast. (The threads of two processes are not repeated by a seed.)
-//! CRASH_DIR keeps the data and the broker's log. Ends with an error if anything was found that must not be.
+//! CRASH_CHAIN_MESSAGES how many messages go down the chain of dead letters at least. CRASH_SEED repeats the
+//! plan of a run: when to kill, what is published how fast. (The threads of two processes are not repeated by a
+//! seed.) CRASH_DIR keeps the data and the broker's log. Ends with an error if anything was found that must not be.
 
 mod broker;
 mod chain;
@@ -76,7 +76,7 @@ async fn run() -> Result<bool, Failure> {
     let load_kills = number("CRASH_LOAD_KILLS")?.unwrap_or(2);
     let tx_kills = number("CRASH_TX_KILLS")?.unwrap_or(2);
     let chain_kills = number("CRASH_CHAIN_KILLS")?.unwrap_or(2);
-    let chain_messages = number("CRASH_CHAIN_MESSAGES")?.unwrap_or(5000);
+    let chain_messages = number("CRASH_CHAIN_MESSAGES")?.unwrap_or(2000);
     let seed = number("CRASH_SEED")?.unwrap_or_else(any_seed);
     let (dir, temporary) = match std::env::var_os("CRASH_DIR") {
         Some(dir) => (PathBuf::from(dir), None),
