@@ -2,23 +2,23 @@
 //! with a window of 1,000, consumed and acknowledged meanwhile, in one queue or in four; and a broker that
 //! is killed in the middle of it.
 
-use std::io::{self, Write};
-use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle, Thread};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use amqp::method::{Cold, FieldTable, basic, confirm, queue};
-use amqp::{Frame, FrameKind, Method, frame, limits, method};
+use amqp::method::{Cold, basic, queue};
+use amqp::{Frame, FrameKind, frame, limits};
 use bytes::{BufMut, BytesMut};
 use tokio::time::sleep;
 
 use crate::broker::Broker;
 use crate::dice::Dice;
 use crate::findings::Findings;
+use crate::publisher::{self, Published};
 use crate::wire::{CHANNEL, Wire, number_in};
-use crate::{Failure, Totals};
+use crate::{Failure, Totals, lock};
 
 const QUEUES: [&str; 4] = ["load.one", "load.two", "load.three", "load.four"];
 const BODY_BYTES: usize = 1024;
@@ -27,8 +27,6 @@ const WINDOW: u64 = 1000;
 const PREFETCH: u16 = 500;
 /// Acknowledged at once.
 const MULTIPLE: u64 = 50;
-/// Messages written at once.
-const BATCH: u64 = 100;
 
 /// In a life of so many milliseconds something must have been confirmed.
 const CONFIRM_MS_MAX: u64 = 500;
@@ -38,14 +36,6 @@ const ORDER: &str = "out of order";
 
 const BASIC: u16 = 60;
 const DELIVER: u16 = 60;
-
-/// What the publisher of a queue knows.
-#[derive(Default)]
-struct Published {
-    /// One for each message, in order: whether it was confirmed.
-    is_confirmed: Vec<bool>,
-    refused: u64,
-}
 
 /// What the consumer of a queue knows.
 #[derive(Default)]
@@ -93,7 +83,7 @@ pub async fn run(
                 }
             }));
         };
-        let confirmed_before: Vec<usize> = books.iter().map(|book| book.confirmed()).collect();
+        let confirmed_before: Vec<u64> = books.iter().map(|book| book.confirmed()).collect();
         for (name, book) in QUEUES.into_iter().zip(&books).take(queues) {
             let (consuming, publishing) = (book.clone(), book.clone());
             let found = findings.clone();
@@ -101,7 +91,13 @@ pub async fn run(
             if !dice.once_in(5) {
                 client(name, Box::new(move || consume(port, name, None, &consuming, &found)));
             }
-            client(name, Box::new(move || publish(port, name, &publishing)));
+            client(
+                name,
+                Box::new(move || {
+                    let put = |out: &mut BytesMut, n| put_publish(out, name, n);
+                    publisher::publish(port, WINDOW, &publishing.published, put)
+                }),
+            );
         }
         let life_ms = dice.roll(100, 1500);
         sleep(Duration::from_millis(life_ms)).await;
@@ -130,11 +126,11 @@ pub async fn run(
         let confirmed = published.is_confirmed.iter().enumerate().filter(|(_, is_confirmed)| **is_confirmed);
         // The drain has acknowledged all there was, so what was not is gone: also what had come before, and
         // was to come again.
-        for (n, _) in confirmed.clone().filter(|(n, _)| received.is_acked.get(*n) != Some(&true)) {
+        for (n, _) in confirmed.filter(|(n, _)| received.is_acked.get(*n) != Some(&true)) {
             findings.add(LOST, format!("{name}, number {n}"));
         }
         totals.published += published.is_confirmed.len() as u64;
-        totals.confirmed += confirmed.count() as u64;
+        totals.confirmed += published.confirmed;
         totals.duplicated += received.again;
         if published.refused > 0 {
             findings.add("refused", format!("{name}, {} times", published.refused));
@@ -158,74 +154,10 @@ pub async fn run(
 fn declare(port: u16) -> io::Result<()> {
     let mut wire = Wire::open(port)?;
     for name in QUEUES {
-        let declare = queue::Declare { durable: true, ..declare_of(name) };
+        let declare = queue::Declare { queue: name.into(), durable: true, ..queue::Declare::default() };
         wire.call(Cold::Queue(queue::AMQPMethod::Declare(declare)))?;
     }
     Ok(())
-}
-
-fn declare_of(name: &str) -> queue::Declare {
-    queue::Declare {
-        queue: name.into(),
-        passive: false,
-        durable: false,
-        exclusive: false,
-        auto_delete: false,
-        nowait: false,
-        arguments: FieldTable::default(),
-    }
-}
-
-/// How many messages a queue has ready.
-fn ready(port: u16, name: &str) -> io::Result<u32> {
-    let mut wire = Wire::open(port)?;
-    let declare = queue::Declare { passive: true, ..declare_of(name) };
-    match wire.call(Cold::Queue(queue::AMQPMethod::Declare(declare)))? {
-        Cold::Queue(queue::AMQPMethod::DeclareOk(ok)) => Ok(ok.message_count),
-        other => Err(io::Error::other(format!("{name}: {other:?}"))),
-    }
-}
-
-/// Publishes until the connection is lost.
-fn publish(port: u16, name: &str, book: &Book) -> io::Result<()> {
-    let mut wire = Wire::open(port)?;
-    let select = confirm::Select { nowait: false };
-    wire.call(Cold::Confirm(confirm::AMQPMethod::Select(select)))?;
-    let socket = wire.writer()?;
-    let first = lock(&book.published).is_confirmed.len() as u64;
-    let settled = AtomicU64::new(0);
-    thread::scope(|scope| {
-        let writer = scope.spawn(|| write(socket, name, first, &settled, book));
-        let result = read_confirms(&mut wire, first, &settled, writer.thread(), book);
-        // The writer may wait for confirms that will not come.
-        settled.store(u64::MAX, Ordering::Release);
-        writer.thread().unpark();
-        result
-    })
-}
-
-fn write(mut socket: TcpStream, name: &str, first: u64, settled: &AtomicU64, book: &Book) {
-    let mut out = BytesMut::new();
-    let mut sent = 0;
-    loop {
-        let room = loop {
-            match settled.load(Ordering::Acquire) {
-                u64::MAX => return,
-                settled if sent - settled < WINDOW => break WINDOW - (sent - settled),
-                _ => thread::park(),
-            }
-        };
-        let count = room.min(BATCH);
-        out.clear();
-        for n in first + sent..first + sent + count {
-            put_publish(&mut out, name, n);
-        }
-        sent += count;
-        lock(&book.published).is_confirmed.resize((first + sent) as usize, false);
-        if socket.write_all(&out).is_err() {
-            return;
-        }
-    }
 }
 
 /// basic.publish to the default exchange, and its content.
@@ -242,42 +174,6 @@ fn put_publish(out: &mut BytesMut, name: &str, n: u64) {
     out.put_u8(limits::FRAME_END);
 }
 
-fn read_confirms(
-    wire: &mut Wire,
-    first: u64,
-    settled: &AtomicU64,
-    writer: &Thread,
-    book: &Book,
-) -> io::Result<()> {
-    // All tags up to here are settled.
-    let mut through = 0;
-    loop {
-        let mut acks = Vec::new();
-        let mut refused = 0;
-        wire.read(|frame| match method::decode(frame.payload) {
-            Ok(Method::Ack(ack)) => acks.push((ack.delivery_tag, ack.multiple)),
-            _ => refused += 1,
-        })?;
-        let mut published = lock(&book.published);
-        published.refused += refused;
-        for (tag, multiple) in acks {
-            let from = if multiple { through + 1 } else { tag };
-            for tag in from..=tag {
-                let Some(is_confirmed) = published.is_confirmed.get_mut((first + tag - 1) as usize) else {
-                    return Err(io::Error::other(format!("a confirm of tag {tag}, which was not sent")));
-                };
-                *is_confirmed = true;
-            }
-            while published.is_confirmed.get((first + through) as usize) == Some(&true) {
-                through += 1;
-            }
-        }
-        drop(published);
-        settled.store(through, Ordering::Release);
-        writer.unpark();
-    }
-}
-
 /// Consumes until the connection is lost, or until nothing has come for `silence_max`.
 fn consume(
     port: u16,
@@ -287,18 +183,7 @@ fn consume(
     findings: &Findings,
 ) -> io::Result<()> {
     let mut wire = Wire::open(port)?;
-    let qos = basic::Qos { prefetch_count: PREFETCH, global: false };
-    wire.call(Cold::Basic(basic::AMQPMethod::Qos(qos)))?;
-    let consume = basic::Consume {
-        queue: name.into(),
-        consumer_tag: "".into(),
-        no_local: false,
-        no_ack: false,
-        exclusive: false,
-        nowait: true,
-        arguments: FieldTable::default(),
-    };
-    wire.send(CHANNEL, Cold::Basic(basic::AMQPMethod::Consume(consume)))?;
+    wire.consume(name, PREFETCH)?;
     if let Some(silence_max) = silence_max {
         wire.set_silence_max(silence_max)?;
     }
@@ -359,7 +244,7 @@ async fn drain(port: u16, name: &'static str, book: &Arc<Book>, findings: &Findi
         let silence_max = Some(Duration::from_secs(1));
         let drained = thread::spawn(move || consume(port, name, silence_max, &book, &found));
         drained.join().map_err(|_| "a client panicked")??;
-        if ready(port, name)? == 0 {
+        if Wire::open(port)?.ready(name)? == 0 {
             return Ok(());
         }
     }
@@ -368,8 +253,8 @@ async fn drain(port: u16, name: &'static str, book: &Arc<Book>, findings: &Findi
 }
 
 impl Book {
-    fn confirmed(&self) -> usize {
-        lock(&self.published).is_confirmed.iter().filter(|is_confirmed| **is_confirmed).count()
+    fn confirmed(&self) -> u64 {
+        lock(&self.published).confirmed
     }
 }
 
@@ -400,8 +285,4 @@ fn method_of(frame: &Frame<'_>) -> Option<(u16, u16)> {
     let [c1, c2, m1, m2, ..] = *frame.payload else { return None };
     let is_method = frame.kind == FrameKind::Method;
     is_method.then(|| (u16::from_be_bytes([c1, c2]), u16::from_be_bytes([m1, m2])))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

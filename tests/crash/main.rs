@@ -2,22 +2,27 @@
 //! or out of order, or is half done.
 //!
 //! Without environment variables it is a short check (a few kills); `tests/crash/run KILLS` is the long
-//! form. CRASH_KILLS, CRASH_LOAD_KILLS and CRASH_TX_KILLS say how often; CRASH_SEED repeats the plan of a run: when to kill,
-//! what is published how fast. (The threads of two processes are not repeated by a seed.) CRASH_DIR keeps
-//! the data and the broker's log. Ends with an error if anything was found that must not be.
+//! form. CRASH_KILLS, CRASH_LOAD_KILLS, CRASH_TX_KILLS and CRASH_CHAIN_KILLS say how often, and
+//! CRASH_CHAIN_MESSAGES how many messages go down the chain of dead letters at least. CRASH_SEED repeats the
+//! plan of a run: when to kill, what is published how fast. (The threads of two processes are not repeated by a
+//! seed.) CRASH_DIR keeps the data and the broker's log. Ends with an error if anything was found that must not be.
 
 mod broker;
+mod chain;
+mod chain_ledger;
 mod dice;
 mod findings;
 mod load;
 mod plain;
 mod plain_ledger;
+mod publisher;
 mod transactions;
 mod transactions_ledger;
 mod wire;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use broker::Broker;
@@ -70,6 +75,8 @@ async fn run() -> Result<bool, Failure> {
     let kills = number("CRASH_KILLS")?.unwrap_or(3);
     let load_kills = number("CRASH_LOAD_KILLS")?.unwrap_or(2);
     let tx_kills = number("CRASH_TX_KILLS")?.unwrap_or(2);
+    let chain_kills = number("CRASH_CHAIN_KILLS")?.unwrap_or(2);
+    let chain_messages = number("CRASH_CHAIN_MESSAGES")?.unwrap_or(2000);
     let seed = number("CRASH_SEED")?.unwrap_or_else(any_seed);
     let (dir, temporary) = match std::env::var_os("CRASH_DIR") {
         Some(dir) => (PathBuf::from(dir), None),
@@ -84,6 +91,7 @@ async fn run() -> Result<bool, Failure> {
 
     let mut totals = Totals::default();
     let (plain_dice, tx_dice, load_dice) = (dice.fork(), dice.fork(), dice.fork());
+    let chain_dice = dice.fork();
     let plain_findings = Findings::new("plain");
     if kills > 0 {
         let mut broker = Broker::new(&dir.join("plain"))?;
@@ -106,12 +114,21 @@ async fn run() -> Result<bool, Failure> {
         totals.add(&ran?);
     }
 
-    let is_clean = [&plain_findings, &load_findings, &tx_findings].iter().all(|found| found.is_empty());
+    let chain_findings = Findings::new("chain");
+    if chain_kills > 0 {
+        let mut broker = Broker::new(&dir.join("chain"))?;
+        let ran = chain::run(&mut broker, chain_kills, chain_messages, chain_dice, &chain_findings).await;
+        report(&broker, &chain_findings);
+        totals.add(&ran?);
+    }
+
+    let all = [&plain_findings, &load_findings, &tx_findings, &chain_findings];
+    let is_clean = all.iter().all(|found| found.is_empty());
     let verdict = if is_clean { "nothing found" } else { "VIOLATIONS, see above" };
     let secs = start.elapsed().as_secs();
     println!(
-        "crash: kills {kills} + {load_kills} under full load + {tx_kills} with tx, published {}, confirmed {}, \
-         lost {}, duplicated {}, out of order {}, half-applied {}; {secs} s, seed {seed}: {verdict}",
+        "crash: kills {kills} + {load_kills} under full load + {tx_kills} with tx + {chain_kills} down the chain, \
+         published {}, confirmed {}, lost {}, duplicated {}, out of order {}, half-applied {}; {secs} s, seed {seed}: {verdict}",
         totals.published,
         totals.confirmed,
         totals.lost,
@@ -123,6 +140,11 @@ async fn run() -> Result<bool, Failure> {
         println!("crash: data and logs are kept in {}", temporary.keep().display());
     }
     Ok(is_clean)
+}
+
+/// Takes a lock, also after a thread has panicked with it: that is found elsewhere.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn report(broker: &Broker, findings: &Findings) {

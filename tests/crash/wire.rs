@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use amqp::frame::{self, Frame, Frames};
-use amqp::method::{Cold, FieldTable, LongString, channel, connection};
-use amqp::{FrameKind, Method, limits, method};
+use amqp::method::{Cold, FieldTable, LongString, basic, channel, connection, queue};
+use amqp::{FrameKind, Header, Method, limits, method};
 use bytes::BytesMut;
 
 /// The one channel that is used of a connection.
@@ -72,6 +72,23 @@ impl Wire {
         }
     }
 
+    /// How many messages a queue has ready.
+    pub fn ready(&mut self, name: &str) -> io::Result<u32> {
+        let declare = queue::Declare { queue: name.into(), passive: true, ..queue::Declare::default() };
+        match self.call(Cold::Queue(queue::AMQPMethod::Declare(declare)))? {
+            Cold::Queue(queue::AMQPMethod::DeclareOk(ok)) => Ok(ok.message_count),
+            other => Err(io::Error::other(format!("{name}: {other:?}"))),
+        }
+    }
+
+    /// Begins to consume from a queue; the first frames that are read are deliveries.
+    pub fn consume(&mut self, name: &str, prefetch: u16) -> io::Result<()> {
+        let qos = basic::Qos { prefetch_count: prefetch, global: false };
+        self.call(Cold::Basic(basic::AMQPMethod::Qos(qos)))?;
+        let consume = basic::Consume { queue: name.into(), nowait: true, ..basic::Consume::default() };
+        self.send(CHANNEL, Cold::Basic(basic::AMQPMethod::Consume(consume)))
+    }
+
     /// Sends a method.
     pub fn send(&mut self, channel: u16, method: Cold) -> io::Result<()> {
         let mut out = BytesMut::new();
@@ -79,7 +96,8 @@ impl Wire {
         self.write(&out)
     }
 
-    fn write(&mut self, frames: &[u8]) -> io::Result<()> {
+    /// Sends frames.
+    pub fn write(&mut self, frames: &[u8]) -> io::Result<()> {
         self.stream.write_all(frames)
     }
 
@@ -116,6 +134,52 @@ impl Wire {
         self.start = whole;
         Frames::new(&self.inbox[..whole]).for_each(visit);
         Ok(())
+    }
+}
+
+/// A message that has come.
+#[derive(Debug)]
+pub struct Delivered {
+    pub tag: u64,
+    pub redelivered: bool,
+    pub exchange: String,
+    pub routing_key: String,
+    pub properties: Vec<u8>,
+    pub body: Vec<u8>,
+}
+
+/// Puts deliveries together out of their frames.
+#[derive(Default)]
+pub struct Assembly {
+    message: Option<Delivered>,
+    body_bytes: usize,
+}
+
+impl Assembly {
+    /// The message, if this was the last frame of one.
+    pub fn add(&mut self, frame: &Frame<'_>) -> Option<Delivered> {
+        match frame.kind {
+            FrameKind::Method => {
+                let Ok(Method::Cold(method)) = method::decode(frame.payload) else { return None };
+                let Cold::Basic(basic::AMQPMethod::Deliver(deliver)) = *method else { return None };
+                self.message = Some(Delivered {
+                    tag: deliver.delivery_tag,
+                    redelivered: deliver.redelivered,
+                    exchange: deliver.exchange.to_string(),
+                    routing_key: deliver.routing_key.to_string(),
+                    properties: Vec::new(),
+                    body: Vec::new(),
+                });
+                return None;
+            }
+            FrameKind::Header => {
+                self.body_bytes = Header::body_bytes(frame.payload)? as usize;
+                self.message.as_mut()?.properties = Header::properties(frame.payload).to_vec();
+            }
+            FrameKind::Body => self.message.as_mut()?.body.extend_from_slice(frame.payload),
+            _ => return None,
+        }
+        self.message.take_if(|message| message.body.len() >= self.body_bytes)
     }
 }
 
