@@ -10,6 +10,7 @@ be a pattern (`"table_*" = "…"`). A reason for what is no longer different is 
 import argparse
 import fnmatch
 import json
+import re
 import pathlib
 import sys
 import tomllib
@@ -41,8 +42,10 @@ def read_round(path):
 
 
 def compare(first, second, reasons):
-    """The rows, and which reasons were needed."""
+    """The rows, and which reasons were needed. Headers under `[newer]` are those of later versions: they are
+    one reason together, where nothing else differs."""
     rows, used = [], set()
+    newer = reasons.pop("newer", {})
     for name in list(first) + [name for name in second if name not in first]:
         left, right = (outcome(side, name) for side in (first, second))
         row = {"name": name, "left": left, "right": right,
@@ -51,6 +54,9 @@ def compare(first, second, reasons):
             row["verdict"] = "not compared"
         elif left == right:
             row["verdict"] = "same"
+        elif newer and left == [without_headers(line, newer) for line in right]:
+            seen = [why for name, why in newer.items() if any(f"{name}" in line for line in right)]
+            row["verdict"] = f"explained: {'; '.join(seen)}"
         elif pattern := next((p for p in reasons if fnmatch.fnmatch(name, p)), None):
             used.add(pattern)
             row["verdict"] = f"explained: {reasons[pattern]}"
@@ -58,6 +64,13 @@ def compare(first, second, reasons):
             row["verdict"] = "DIFFERENT"
         rows.append(row)
     return rows, used
+
+
+def without_headers(line, names):
+    """A line without these headers, whose values are a number or a text."""
+    for name in names:
+        line = re.sub(rf"(, )?{re.escape(name)}[a-z]*: (l:\d+|'[^']*')", "", line)
+    return line.replace("{, ", "{")
 
 
 def outcome(side, name):
