@@ -41,6 +41,23 @@ fn the_highest_priority_comes_first_and_within_it_who_came_first() {
 }
 
 #[test]
+fn a_consumer_that_takes_many_at_once_gets_the_highest_priority_first_too() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    with(&mut client, "q", &[priorities(2)]);
+    for (priority, body) in [(0, "e"), (1, "c"), (2, "a"), (0, "f"), (1, "d"), (2, "b")] {
+        client.publish_with("", "q", &wire::priority(priority), body);
+    }
+    client.sync();
+
+    client.consume("q", "c");
+
+    for body in ["a", "b", "c", "d", "e", "f"] {
+        client.expect_delivery(body);
+    }
+}
+
+#[test]
 fn messages_of_all_priorities_expire_and_give_way() {
     let broker = Broker::start();
     let mut client = broker.client();

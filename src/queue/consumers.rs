@@ -1,7 +1,10 @@
 //! The consumers of a queue: who may take the next message, in fair turns, or one of them at a time.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+use store::Seq;
 
 use super::arguments::{Arguments, Dispatch};
 use super::rate::Rate;
@@ -306,13 +309,18 @@ impl Consumers {
                 other.parcel_bytes = 0;
             }
             member.parcel_bytes = 0;
-            if !member.parcel.is_sorted_by_key(|delivery| delivery.entry.seq) {
-                member.parcel.sort_by_key(|delivery| delivery.entry.seq);
+            if !member.parcel.is_sorted_by_key(rank) {
+                member.parcel.sort_by_key(rank);
             }
             outbox.deliver(&mut member.parcel);
             ring.push(outbox.clone());
         }
     }
+}
+
+/// Where a message stands among those of its round: the highest priority first, and then its number.
+fn rank(delivery: &Delivery) -> (Reverse<u8>, Seq) {
+    (Reverse(delivery.entry.level), delivery.entry.seq)
 }
 
 /// The right of a consumer to one message.
