@@ -124,6 +124,31 @@ fn one_consumer_gets_everything_until_it_leaves_and_then_the_next() {
 }
 
 #[test]
+fn the_next_consumer_begins_with_what_the_one_before_it_had_when_that_one_closed() {
+    let broker = Broker::start();
+    let (mut client, mut one, mut two) = (broker.client(), broker.client(), broker.client());
+    let mut three = broker.client();
+    with(&mut client, "q", &[("x-single-active-consumer", Value::Bool(true))]);
+    for consumer in [&mut one, &mut two, &mut three] {
+        consumer.qos(2, false);
+        consumer.consume("q", "c");
+    }
+    for body in ["a", "b", "c", "d"] {
+        client.publish("", "q", body);
+    }
+    one.expect_delivery("a");
+    one.expect_delivery("b");
+
+    one.close_channel();
+    two.expect_delivery("a");
+    two.expect_delivery("b");
+    two.close();
+
+    three.expect_delivery("a");
+    three.expect_delivery("b");
+}
+
+#[test]
 fn nobody_has_a_queue_with_a_single_active_consumer_for_itself() {
     let broker = Broker::start();
     let mut client = broker.client();

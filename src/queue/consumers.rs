@@ -65,6 +65,8 @@ struct Member {
     /// Delivered and not yet settled. Not counted under `no_ack`.
     out: u32,
     is_in_line: bool,
+    /// It is about to go and gets nothing any more, but nobody has taken its place yet.
+    is_stopped: bool,
     /// There was no room in its outbox.
     is_stalled: bool,
     rate: Rate,
@@ -78,7 +80,8 @@ struct Member {
 impl Member {
     fn has_credit(&self) -> bool {
         let consumer = &self.consumer;
-        consumer.no_ack || consumer.prefetch == 0 || self.out < consumer.prefetch.into()
+        let has_room = consumer.no_ack || consumer.prefetch == 0 || self.out < consumer.prefetch.into();
+        has_room && !self.is_stopped
     }
 }
 
@@ -148,6 +151,7 @@ impl Consumers {
             consumer,
             out: 0,
             is_in_line: false,
+            is_stopped: false,
             is_stalled: false,
             rate: Rate::default(),
             is_rated: false,
@@ -155,6 +159,14 @@ impl Consumers {
             parcel_bytes: 0,
         });
         self.line_up(self.members.len() - 1);
+    }
+
+    /// Gives one nothing any more. Where one consumer gets everything nobody does, until it is taken out.
+    pub fn stop(&mut self, id: ConsumerId) {
+        if let Some(at) = self.position(id) {
+            let member = &mut self.members[at];
+            (member.is_stopped, member.is_stalled) = (true, false);
+        }
     }
 
     /// Takes one out; its unsettled messages stay with its channel.
