@@ -11,7 +11,7 @@ from workers import connect, expect, ok
 
 LIMIT = 60
 SECONDS = [1, 1, 2, 3, 3, 4, 5, 6, 7, 7, 8] * 3
-LATE_MAX = 5  # s; most are there within milliseconds, but a machine may have other things to do
+LATE_MAX = 20  # s; most are there within milliseconds, but a machine may have other things to do
 
 
 class Run(workers.Run):

@@ -9,6 +9,7 @@ import workers
 from workers import connect, expect, ok, until
 
 LIMIT = 60
+LATE_MAX = 20  # s; a machine may have other things to do
 
 
 class Run(workers.Run):
@@ -61,7 +62,7 @@ class Run(workers.Run):
 
         for result, due in waits:
             ran = result.get(timeout=20)
-            if not due <= ran < due + 5:
+            if not due <= ran < due + LATE_MAX:
                 raise AssertionError(f"it ran {ran - due:.3f} s after its time")
         ok("countdown and eta")
 
