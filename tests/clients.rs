@@ -43,7 +43,10 @@ macro_rules! clients {
     };
 }
 
-clients! { pika aio_pika amqplib amqplib_rpc go java amqp_tools celery ruby php }
+clients! {
+    pika pika_queues pika_redelivery pika_delayed aio_pika aio_pika_queues amqplib amqplib_queues amqplib_rpc
+    go java amqp_tools celery celery_queues celery_delayed ruby php
+}
 
 #[test]
 fn every_client_has_its_test() {

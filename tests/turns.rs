@@ -41,6 +41,23 @@ fn the_highest_priority_comes_first_and_within_it_who_came_first() {
 }
 
 #[test]
+fn a_consumer_that_takes_many_at_once_gets_the_highest_priority_first_too() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    with(&mut client, "q", &[priorities(2)]);
+    for (priority, body) in [(0, "e"), (1, "c"), (2, "a"), (0, "f"), (1, "d"), (2, "b")] {
+        client.publish_with("", "q", &wire::priority(priority), body);
+    }
+    client.sync();
+
+    client.consume("q", "c");
+
+    for body in ["a", "b", "c", "d", "e", "f"] {
+        client.expect_delivery(body);
+    }
+}
+
+#[test]
 fn messages_of_all_priorities_expire_and_give_way() {
     let broker = Broker::start();
     let mut client = broker.client();
@@ -104,6 +121,31 @@ fn one_consumer_gets_everything_until_it_leaves_and_then_the_next() {
     one.close_channel();
 
     assert!(two.expect_delivery("a").redelivered());
+}
+
+#[test]
+fn the_next_consumer_begins_with_what_the_one_before_it_had_when_that_one_closed() {
+    let broker = Broker::start();
+    let (mut client, mut one, mut two) = (broker.client(), broker.client(), broker.client());
+    let mut three = broker.client();
+    with(&mut client, "q", &[("x-single-active-consumer", Value::Bool(true))]);
+    for consumer in [&mut one, &mut two, &mut three] {
+        consumer.qos(2, false);
+        consumer.consume("q", "c");
+    }
+    for body in ["a", "b", "c", "d"] {
+        client.publish("", "q", body);
+    }
+    one.expect_delivery("a");
+    one.expect_delivery("b");
+
+    one.close_channel();
+    two.expect_delivery("a");
+    two.expect_delivery("b");
+    two.close();
+
+    three.expect_delivery("a");
+    three.expect_delivery("b");
 }
 
 #[test]

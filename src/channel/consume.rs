@@ -139,6 +139,15 @@ impl Channel {
         Ok(Flow::Go)
     }
 
+    /// Has the queues give this channel's consumers nothing any more.
+    pub(super) fn stop_consumers(&self) {
+        for (id, consumer) in &self.consumers {
+            if let Some(queue) = &consumer.queue {
+                queue.stop(*id);
+            }
+        }
+    }
+
     /// Ends a consumer at its queue, and the queue if it was to go with it.
     pub fn leave_queue(&mut self, context: &mut Context<'_>, id: ConsumerId) {
         if let Some((_, name)) = self.requester.take_if(|(requester, _)| *requester == id) {

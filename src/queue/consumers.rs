@@ -1,7 +1,10 @@
 //! The consumers of a queue: who may take the next message, in fair turns, or one of them at a time.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+use store::Seq;
 
 use super::arguments::{Arguments, Dispatch};
 use super::rate::Rate;
@@ -62,6 +65,8 @@ struct Member {
     /// Delivered and not yet settled. Not counted under `no_ack`.
     out: u32,
     is_in_line: bool,
+    /// It is about to go and gets nothing any more, but nobody has taken its place yet.
+    is_stopped: bool,
     /// There was no room in its outbox.
     is_stalled: bool,
     rate: Rate,
@@ -75,7 +80,8 @@ struct Member {
 impl Member {
     fn has_credit(&self) -> bool {
         let consumer = &self.consumer;
-        consumer.no_ack || consumer.prefetch == 0 || self.out < consumer.prefetch.into()
+        let has_room = consumer.no_ack || consumer.prefetch == 0 || self.out < consumer.prefetch.into();
+        has_room && !self.is_stopped
     }
 }
 
@@ -145,6 +151,7 @@ impl Consumers {
             consumer,
             out: 0,
             is_in_line: false,
+            is_stopped: false,
             is_stalled: false,
             rate: Rate::default(),
             is_rated: false,
@@ -152,6 +159,14 @@ impl Consumers {
             parcel_bytes: 0,
         });
         self.line_up(self.members.len() - 1);
+    }
+
+    /// Gives one nothing any more. Where one consumer gets everything nobody does, until it is taken out.
+    pub fn stop(&mut self, id: ConsumerId) {
+        if let Some(at) = self.position(id) {
+            let member = &mut self.members[at];
+            (member.is_stopped, member.is_stalled) = (true, false);
+        }
     }
 
     /// Takes one out; its unsettled messages stay with its channel.
@@ -306,13 +321,18 @@ impl Consumers {
                 other.parcel_bytes = 0;
             }
             member.parcel_bytes = 0;
-            if !member.parcel.is_sorted_by_key(|delivery| delivery.entry.seq) {
-                member.parcel.sort_by_key(|delivery| delivery.entry.seq);
+            if !member.parcel.is_sorted_by_key(rank) {
+                member.parcel.sort_by_key(rank);
             }
             outbox.deliver(&mut member.parcel);
             ring.push(outbox.clone());
         }
     }
+}
+
+/// Where a message stands among those of its round: the highest priority first, and then its number.
+fn rank(delivery: &Delivery) -> (Reverse<u8>, Seq) {
+    (Reverse(delivery.entry.level), delivery.entry.seq)
 }
 
 /// The right of a consumer to one message.

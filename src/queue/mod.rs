@@ -349,6 +349,11 @@ impl Handle {
         self.lock().state.consume(consumer)
     }
 
+    /// Gives a consumer nothing any more; it is still there, until [`Handle::cancel`] takes it out.
+    pub fn stop(&self, id: ConsumerId) {
+        self.lock().state.stop(id);
+    }
+
     /// Takes a consumer out. True if the queue was to go with its last consumer and this was it.
     #[must_use]
     pub fn cancel(&self, id: ConsumerId) -> bool {

@@ -576,6 +576,11 @@ impl State {
         Joined::Yes
     }
 
+    /// Gives a consumer nothing any more.
+    pub fn stop(&mut self, id: ConsumerId) {
+        self.consumers.stop(id);
+    }
+
     /// Takes a consumer out; true if it was the last one.
     pub fn cancel(&mut self, id: ConsumerId, now_ms: u64) -> bool {
         let was_there = self.consumers.remove(id).is_some();

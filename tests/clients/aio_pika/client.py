@@ -3,29 +3,13 @@ import asyncio
 import datetime
 import decimal
 import os
-import sys
-import uuid
 
 import aio_pika
 from aio_pika import DeliveryMode, ExchangeType, Message
 from aiormq.exceptions import ChannelClosed, ChannelLockedResource, ChannelNotFoundEntity, PublishError
 from yarl import URL as Url
 
-LIMIT = 60
-URL = os.environ["AMQP_URL"]
-NAME = "clients.aio_pika." + uuid.uuid4().hex
-step = "start"
-
-
-def ok(name):
-    global step
-    print("ok", name, flush=True)
-    step = "after " + name
-
-
-def expect(got, wanted, what):
-    if got != wanted:
-        raise AssertionError(f"{what}: got {got!r:.500}, wanted {wanted!r:.500}")
+from talk import NAME, URL, count, expect, ok, run
 
 
 async def closed_with(kind, call):
@@ -35,11 +19,6 @@ async def closed_with(kind, call):
     except kind as e:
         return str(e)
     raise AssertionError(f"no {kind.__name__}")
-
-
-async def count(conn, queue):
-    async with conn.channel() as ch:
-        return (await ch.declare_queue(queue, passive=True)).declaration_result.message_count
 
 
 async def gone(conn, queue):
@@ -225,8 +204,4 @@ async def main():
     ok("robust connection and iterator")
 
 
-try:
-    asyncio.run(asyncio.wait_for(main(), LIMIT))
-except BaseException as e:
-    print(f"FAILED {step}: {type(e).__name__}: {e}", flush=True)
-    sys.exit(1)
+run(main)

@@ -1,42 +1,15 @@
 """Celery as it comes: two workers (rpc:// results; file:// results for the chord), a producer that uses them,
 and a look at what is left behind. `client.py` starts the workers and `client.py drive` (rpc) and
 `client.py chord` (file) as processes of their own."""
-import ctypes
 import os
-import signal
 import subprocess
 import sys
-import tempfile
-import threading
 import time
-import uuid
+
+import workers
+from workers import HERE, connect, die_with_parent, expect, ok, until
 
 LIMIT = 100
-HERE = os.path.dirname(os.path.abspath(__file__))
-step = "start"
-
-
-def ok(name):
-    global step
-    print("ok", name, flush=True)
-    step = "after " + name
-
-
-def expect(got, wanted, what):
-    if got != wanted:
-        raise AssertionError(f"{what}: got {got!r:.500}, wanted {wanted!r:.500}")
-
-
-def until(call, what, seconds=30):
-    """The first true answer of `call`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = call()
-        if answer:
-            return answer
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{what}: not within {seconds} s")
-        time.sleep(0.05)
 
 
 # --- the producer with rpc:// results -----------------------------------------------------------------------------
@@ -124,47 +97,20 @@ def drive_chord():
 
 # --- all of it ----------------------------------------------------------------------------------------------------
 
-def die_with_parent():
-    """Run in the new process: whoever kills this program gets rid of the workers too."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def connect():
-    import kombu
-
-    connection = kombu.Connection(os.environ["AMQP_URL"], connect_timeout=10)
-    connection.ensure_connection(max_retries=1, timeout=10)
-    return connection
-
-
-class Run:
-    def __init__(self):
-        self.name = "clients.celery." + uuid.uuid4().hex
-        self.processes = []
+class Run(workers.Run):
+    def __init__(self, scratch):
+        super().__init__(scratch)
         self.rpc_queues = []
 
-    def env(self, kind, scratch):
-        backend = "rpc://" if kind == "rpc" else "file://" + scratch
-        return dict(
-            os.environ, CLIENT_QUEUE=f"{self.name}.{kind}", CLIENT_BACKEND=backend,
-            CLIENT_NODE=f"{self.name}.{kind}@localhost", PYTHONDONTWRITEBYTECODE="1", PYTHONUNBUFFERED="1",
-        )
+    def of(self, kind):
+        backend = "rpc://" if kind == "rpc" else "file://" + self.scratch
+        return {"CLIENT_QUEUE": f"{self.name}.{kind}", "CLIENT_BACKEND": backend,
+                "CLIENT_NODE": f"{self.name}.{kind}@localhost"}
 
-    def worker(self, kind, scratch):
-        env = self.env(kind, scratch)
-        log = open(os.path.join(scratch, kind + ".log"), "w")
-        p = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "app", "worker", "-l", "info", "-c", "2", "-n", env["CLIENT_NODE"]],
-            cwd=HERE, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-            start_new_session=True, preexec_fn=die_with_parent)
-        p.log = log.name
-        self.processes.append(p)
-        return p
-
-    def driver(self, kind, scratch):
+    def driver(self, kind):
         p = subprocess.Popen(
             [sys.executable, os.path.abspath(__file__), "drive" if kind == "rpc" else "chord"],
-            cwd=HERE, env=self.env(kind, scratch), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+            cwd=HERE, env=self.env(self.of(kind)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
             start_new_session=True, preexec_fn=die_with_parent)
         self.processes.append(p)
         for line in p.stdout:
@@ -175,35 +121,21 @@ class Run:
         if p.wait() != 0:
             raise AssertionError(f"the producer with {kind} results failed")
 
-    def logged(self, worker, text):
-        if worker.poll() is not None:
-            raise AssertionError(f"the worker ended with {worker.returncode}")
-        with open(worker.log) as f:
-            return text in f.read()
-
-    def main(self, scratch):
-        connect().release()  # a worker would try for ever
-        rpc, file = self.worker("rpc", scratch), self.worker("file", scratch)
-        for w in rpc, file:
-            until(lambda: self.logged(w, " ready."), "worker ready", 60)
+    def main(self):
+        rpc, file = (self.worker(kind, "app", self.of(kind), "-c", "2") for kind in ("rpc", "file"))
+        self.ready(rpc, file)
         ok("two workers ready")  # with mingle and gossip
 
-        self.driver("rpc", scratch)
-        self.driver("file", scratch)
+        self.driver("rpc")
+        self.driver("file")
 
-        rpc.send_signal(signal.SIGTERM)
         # by remote control; nobody answers that, so the exit code says nothing
         subprocess.run(
             [sys.executable, "-m", "celery", "-A", "app", "control", "-d", f"{self.name}.file@localhost", "shutdown"],
-            cwd=HERE, env=self.env("file", scratch), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            cwd=HERE, env=self.env(self.of("file")), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.STDOUT, timeout=30)
-        for w in rpc, file:
-            expect(w.wait(timeout=30), 0, "the worker's exit code")
-        for w in rpc, file:
-            with open(w.log) as f:
-                for line in f:
-                    if "CRITICAL" in line or "consumer: Cannot connect" in line:
-                        raise AssertionError(line)
+        self.stop(rpc)
+        self.stopped(file)
         ok("workers shut down")
 
         self.leftovers()
@@ -242,56 +174,13 @@ class Run:
                 channel.queue_delete(f"{self.name}.{kind}")
                 channel.exchange_delete(f"{self.name}.{kind}")
 
-    def show_logs(self):
-        for p in self.processes:
-            if hasattr(p, "log"):
-                with open(p.log, errors="replace") as f:
-                    print(f"--- {os.path.basename(p.log)}, its end\n{f.read()[-3000:]}", flush=True)
-
-    def end(self):
-        for p in self.processes:
-            try:
-                os.killpg(p.pid, signal.SIGKILL)  # the process group that we made
-            except ProcessLookupError:
-                pass
-            p.wait()
-
-
-def main():
-    with tempfile.TemporaryDirectory(prefix="garenne-celery-") as scratch:
-        run = Run()
-
-        def too_late():
-            print(f"FAILED {step}: not done within {LIMIT} s", flush=True)
-            run.show_logs()
-            run.end()
-            os._exit(1)
-
-        timer = threading.Timer(LIMIT, too_late)
-        timer.daemon = True
-        timer.start()
-        try:
-            run.main(scratch)
-            run.delete()
-        except BaseException as e:
-            print(f"FAILED {step}: {type(e).__name__}: {e}", flush=True)
-            run.show_logs()
-            run.end()
-            try:
-                run.delete()
-            except Exception as e:
-                print(f"(not cleaned up: {e})", flush=True)
-            return 1
-        timer.cancel()
-    return 0
-
 
 if __name__ == "__main__":
     part = sys.argv[1] if len(sys.argv) > 1 else None
     if part is None:
-        sys.exit(main())
+        sys.exit(workers.play(Run, LIMIT))
     try:
         {"drive": drive, "chord": drive_chord}[part]()
     except BaseException as e:
-        print(f"FAILED {step}: {type(e).__name__}: {e}", flush=True)
+        print(f"FAILED {workers.step}: {type(e).__name__}: {e}", flush=True)
         sys.exit(1)

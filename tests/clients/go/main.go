@@ -103,6 +103,22 @@ func get(ch *amqp.Channel, queue string, autoAck bool) amqp.Delivery {
 	return m
 }
 
+// the next message, waited for
+func take(ch *amqp.Channel, queue string) amqp.Delivery {
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		m, found, err := ch.Get(queue, false)
+		must(err)
+		if found {
+			return m
+		}
+		if time.Now().After(deadline) {
+			fail("no message in %s", queue)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
 func main() {
 	time.AfterFunc(limit, func() { fail("not done within %v", limit) })
 	ctx := context.Background()
@@ -323,6 +339,35 @@ func main() {
 	m = get(ch, name, true)
 	expect([]interface{}{string(m.Body), m.Redelivered}, []interface{}{"unacked", true}, "after recover")
 	ok("requeue on close and recover")
+
+	// a quorum queue has had enough of a message
+	limited, dead := name+".limited", name+".dead"
+	_, err = ch.QueueDeclare(dead, true, false, false, false, nil)
+	must(err)
+	_, err = ch.QueueDeclare(limited, true, false, false, false, amqp.Table{
+		"x-queue-type": "quorum", "x-delivery-limit": int32(2),
+		"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead,
+	})
+	must(err)
+	must(ch.PublishWithContext(ctx, "", limited, false, false, text("bad")))
+	confirmed()
+	for n := int64(0); n <= 2; n++ {
+		m = take(ch, limited)
+		expect(m.Headers["x-delivery-count"], n, "x-delivery-count")
+		must(m.Nack(false, true))
+	}
+	m = take(ch, dead)
+	must(m.Ack(false))
+	deaths, _ := m.Headers["x-death"].([]interface{})
+	expect(len(deaths), 1, "deaths")
+	death, _ := deaths[0].(amqp.Table)
+	expect([]interface{}{death["queue"], death["reason"], death["count"], death["exchange"], death["routing-keys"]},
+		[]interface{}{limited, "delivery_limit", int64(1), "", []interface{}{limited}}, "x-death")
+	for _, queue := range []string{limited, dead} {
+		_, err = ch.QueueDelete(queue, false, false, false)
+		must(err)
+	}
+	ok("delivery limit and dead letter")
 
 	_, err = ch.QueuePurge(name, false)
 	must(err)

@@ -144,6 +144,49 @@ public final class Client {
         }
     }
 
+    /** The next message, waited for. */
+    static GetResponse take(Channel ch, String queue) throws Exception {
+        long deadline = System.nanoTime() + 20_000_000_000L;
+        while (true) {
+            GetResponse got = ch.basicGet(queue, false);
+            if (got != null) {
+                return got;
+            }
+            if (System.nanoTime() > deadline) {
+                throw new AssertionError("no message in " + queue);
+            }
+            Thread.sleep(5);
+        }
+    }
+
+    /** A quorum queue has had enough of a message. */
+    static void deliveryLimit(Channel ch) throws Exception {
+        String limited = NAME + ".limited";
+        String dead = NAME + ".dead";
+        Map<String, Object> arguments = new HashMap<>();
+        arguments.put("x-queue-type", "quorum");
+        arguments.put("x-delivery-limit", 2);
+        arguments.put("x-dead-letter-exchange", "");
+        arguments.put("x-dead-letter-routing-key", dead);
+        ch.queueDeclare(dead, true, false, false, null);
+        ch.queueDeclare(limited, true, false, false, arguments);
+        ch.basicPublish("", limited, MessageProperties.PERSISTENT_BASIC, bytes("bad"));
+        for (long n = 0; n <= 2; n++) {
+            GetResponse got = take(ch, limited);
+            expect(got.getProps().getHeaders().get("x-delivery-count"), n, "x-delivery-count");
+            ch.basicNack(got.getEnvelope().getDeliveryTag(), false, true);
+        }
+        GetResponse letter = take(ch, dead);
+        ch.basicAck(letter.getEnvelope().getDeliveryTag(), false);
+        List<?> deaths = (List<?>) letter.getProps().getHeaders().get("x-death");
+        expect(deaths.size(), 1, "deaths");
+        Map<?, ?> death = (Map<?, ?>) deaths.get(0);
+        expect("" + death.get("queue") + death.get("reason") + death.get("count"), limited + "delivery_limit1", "x-death");
+        ch.queueDelete(limited);
+        ch.queueDelete(dead);
+        ok("delivery limit and dead letter");
+    }
+
     static Map<String, Object> values() {
         Map<String, Object> m = new HashMap<>();
         m.put("string", LongStringHelper.asLongString("\u00fcn\u00ef"));
@@ -357,6 +400,8 @@ public final class Client {
         loop.join();
         caller.close();
         ok("rpc with direct reply-to");
+
+        deliveryLimit(ch);
 
         ch.queueDelete(NAME);
         ch.exchangeDelete(NAME);

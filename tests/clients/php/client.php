@@ -83,9 +83,50 @@ function gone(AMQPStreamConnection $conn, string $queue): void
     throw new RuntimeException("$queue is still there");
 }
 
+// The next message, waited for.
+function take(AMQPChannel $ch, string $queue): AMQPMessage
+{
+    $deadline = microtime(true) + 20;
+    while (microtime(true) < $deadline) {
+        $m = $ch->basic_get($queue);
+        if ($m !== null) {
+            return $m;
+        }
+        usleep(5000);
+    }
+    throw new RuntimeException("no message in $queue");
+}
+
 function persistent(string $body): AMQPMessage
 {
     return new AMQPMessage($body, ['delivery_mode' => AMQPMessage::DELIVERY_MODE_PERSISTENT]);
+}
+
+// A quorum queue has had enough of a message.
+function delivery_limit(AMQPChannel $ch, string $name): void
+{
+    [$limited, $dead] = ["$name.limited", "$name.dead"];
+    $ch->queue_declare($dead, false, true, false, false);
+    $ch->queue_declare($limited, false, true, false, false, false, new AMQPTable([
+        'x-queue-type' => 'quorum', 'x-delivery-limit' => 2,
+        'x-dead-letter-exchange' => '', 'x-dead-letter-routing-key' => $dead,
+    ]));
+    $ch->basic_publish(persistent('bad'), '', $limited);
+    for ($n = 0; $n <= 2; $n++) {
+        $m = take($ch, $limited);
+        expect($m->get('application_headers')->getNativeData()['x-delivery-count'], $n, 'x-delivery-count');
+        $ch->basic_nack($m->getDeliveryTag(), false, true);
+    }
+    $m = take($ch, $dead);
+    $ch->basic_ack($m->getDeliveryTag());
+    $deaths = $m->get('application_headers')->getNativeData()['x-death'];
+    expect(count($deaths), 1, 'deaths');
+    expect(
+        [$deaths[0]['queue'], $deaths[0]['reason'], $deaths[0]['count'], $deaths[0]['routing-keys']],
+        [$limited, 'delivery_limit', 1, [$limited]], 'x-death');
+    $ch->queue_delete($limited);
+    $ch->queue_delete($dead);
+    ok('delivery limit and dead letter');
 }
 
 function talk(): void
@@ -239,6 +280,8 @@ function talk(): void
     $ch->basic_cancel($ch->basic_consume("$name.auto"));
     gone($conn, "$name.auto");
     ok('exclusive and auto-delete queues');
+
+    delivery_limit($ch, $name);
 
     $ch->queue_purge($name);
     $ch->queue_unbind($name, $name, 'key');

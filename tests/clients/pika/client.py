@@ -2,70 +2,11 @@
 import datetime
 import decimal
 import os
-import signal
-import sys
-import time
-import uuid
 
 import pika
-from pika.exceptions import ChannelClosedByBroker, UnroutableError
+from pika.exceptions import UnroutableError
 
-LIMIT = 60
-URL = os.environ["AMQP_URL"]
-NAME = "clients.pika." + uuid.uuid4().hex
-step = "start"
-
-
-def ok(name):
-    global step
-    print("ok", name, flush=True)
-    step = "after " + name
-
-
-def too_late(*_):
-    print(f"FAILED {step}: not done within {LIMIT} s", flush=True)
-    os._exit(1)
-
-
-def expect(got, wanted, what):
-    if got != wanted:
-        raise AssertionError(f"{what}: got {got!r:.500}, wanted {wanted!r:.500}")
-
-
-def connect():
-    return pika.BlockingConnection(pika.URLParameters(URL))
-
-
-def closed_with(code, call):
-    """The text of the channel error with which `call` must end."""
-    try:
-        call()
-    except ChannelClosedByBroker as e:
-        expect(e.reply_code, code, "reply code")
-        return e.reply_text
-    raise AssertionError(f"no channel error {code}")
-
-
-def gone(conn, queue):
-    """Wait until `queue` does not exist any more."""
-    deadline = time.monotonic() + 20
-    while True:
-        ch = conn.channel()
-        try:
-            ch.queue_declare(queue, passive=True)
-            ch.close()
-        except ChannelClosedByBroker as e:
-            if e.reply_code == 404:
-                return
-            # 405: the exclusive queue's owner is not quite gone yet
-            expect(e.reply_code, 405, "reply code")
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{queue} is still there")
-        conn.sleep(0.02)
-
-
-def count(ch, queue):
-    return ch.queue_declare(queue, passive=True).method.message_count
+from talk import NAME, URL, closed_with, connect, count, expect, gone, ok, run
 
 
 def blocking():
@@ -280,11 +221,4 @@ def select():
     ok("1000 messages in flight")
 
 
-signal.signal(signal.SIGALRM, too_late)
-signal.alarm(LIMIT)
-try:
-    blocking()
-    select()
-except BaseException as e:
-    print(f"FAILED {step}: {type(e).__name__}: {e}", flush=True)
-    sys.exit(1)
+run(blocking, select)

@@ -58,6 +58,39 @@ def gone(conn, queue)
   end
 end
 
+# The next message, waited for.
+def take(queue)
+  deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + 20
+  loop do
+    info, properties, body = queue.pop(manual_ack: true)
+    return [info, properties, body] if info
+    raise "no message in #{queue.name}" if Process.clock_gettime(Process::CLOCK_MONOTONIC) > deadline
+    sleep 0.005
+  end
+end
+
+# A quorum queue has had enough of a message.
+def delivery_limit(ch)
+  dead = ch.queue("#{NAME}.dead", durable: true)
+  limited = ch.queue("#{NAME}.limited", durable: true, arguments: {
+    "x-queue-type" => "quorum", "x-delivery-limit" => 2,
+    "x-dead-letter-exchange" => "", "x-dead-letter-routing-key" => dead.name
+  })
+  limited.publish("bad", persistent: true)
+  3.times do |n|
+    info, properties, = take(limited)
+    expect(properties.headers["x-delivery-count"], n, "x-delivery-count")
+    ch.nack(info.delivery_tag, false, true)
+  end
+  info, properties, = take(dead)
+  ch.ack(info.delivery_tag)
+  expect(properties.headers["x-death"].map { |death| death.values_at("queue", "reason", "count", "routing-keys") },
+         [[limited.name, "delivery_limit", 1, [limited.name]]], "x-death")
+  limited.delete
+  dead.delete
+  ok "delivery limit and dead letter"
+end
+
 def talk
   conn = connect
   ch = conn.create_channel
@@ -181,6 +214,8 @@ def talk
   auto.subscribe { |*_| }.cancel
   gone(conn, auto.name)
   ok "exclusive and auto-delete queues"
+
+  delivery_limit(ch)
 
   q.purge
   q.unbind(x, routing_key: "key")
