@@ -250,3 +250,26 @@ fn a_consumer_can_say_how_long_it_takes_and_a_policy_can_for_those_that_do_not()
     broker.advance(Duration::from_secs(600));
     client.expect(basic::Cancel { consumer_tag: "patient".into(), nowait: true });
 }
+
+#[test]
+fn the_next_of_single_active_consumers_begins_with_what_the_late_one_had() {
+    let broker = Broker::start();
+    let (mut client, mut late, mut next) = (broker.client(), broker.client(), broker.client());
+    let arguments = arguments([
+        ("x-consumer-timeout", Value::Int(60_000)),
+        ("x-single-active-consumer", Value::Bool(true)),
+    ]);
+    client.declare_durable_with("q", arguments);
+    late.qos(2, false);
+    late.consume("q", "late");
+    next.consume("q", "next");
+    for body in ["a", "b", "c"] {
+        client.publish_persistent("", "q", body);
+    }
+    late.expect_delivery("a");
+    late.expect_delivery("b");
+
+    broker.advance(Duration::from_secs(60));
+
+    ["a", "b", "c"].into_iter().for_each(|body| drop(next.expect_delivery(body)));
+}

@@ -57,6 +57,8 @@ impl Channel {
                     age_ms = now_ms.saturating_sub(unacked.since_ms),
                     "a consumer has not settled a delivery in time: it is cancelled, and the delivery goes back"
                 );
+                // Whoever takes over begins with what goes back.
+                unacked.queue.stop(id);
                 ended.push(id);
             }
             context.requeues.push((unacked, Return::Failed));

@@ -392,7 +392,9 @@ impl Connection {
         let numbers: Vec<u16> = self.channels.keys().copied().collect();
         for number in numbers {
             let Some(channel) = self.channels.get_mut(&number).filter(|c| c.is_open()) else { continue };
-            for consumer in channel.take_late(context!(self, &nothing, now_ms)) {
+            let ended = channel.take_late(context!(self, &nothing, now_ms));
+            requeue(self.requeues.drain(..));
+            for consumer in ended {
                 if let Some(channel) = self.channels.get_mut(&number) {
                     channel.leave_queue(context!(self, &nothing, now_ms), consumer);
                 }
@@ -403,7 +405,7 @@ impl Connection {
                 }
             }
         }
-        self.flush();
+        self.channels.values_mut().for_each(Channel::give_back_credit);
     }
 
     fn handle_input(&mut self) {
