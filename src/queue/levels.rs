@@ -127,7 +127,11 @@ impl Levels {
 
     /// The highest line with messages.
     fn top(&mut self) -> &mut Ready {
-        let at = self.0.iter().rposition(|level| !level.ready.is_empty()).unwrap_or(0);
+        // Most queues have one line, and this is asked for every message.
+        let at = match self.0.len() {
+            1 => 0,
+            _ => self.0.iter().rposition(|level| !level.ready.is_empty()).unwrap_or(0),
+        };
         &mut self.0[at].ready
     }
 

@@ -22,9 +22,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use amqp::Table;
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 use store::{
     DuePage, DueWanted, Operation, Page, QueueId, RecoveredQueue, Run, Seq, Store, SyncMode, Urgency, Wanted,
+    WantedEach,
 };
 use tracing::{error, info};
 
@@ -97,6 +99,9 @@ pub struct Surroundings {
 
 /// A queue has so many numbers in the store, from its own on: one for each line that it may ever have.
 pub const LEVELS_MAX: u64 = 256;
+
+/// So many messages that expired while they were away are read at once.
+const EXHUMED_MAX: usize = 128;
 
 /// Set in the numbers under which the store has messages that it was given for want of memory.
 const SPILL: u64 = 1 << 63;
@@ -513,8 +518,10 @@ impl Handle {
         for (level, after, max) in effects.due {
             self.list_due(level, after, max);
         }
-        for place in effects.exhumed {
-            self.exhume(place, has_spilled);
+        for places in
+            effects.exhumed.chunk_by(|a, b| a.level == b.level).flat_map(|of| of.chunks(EXHUMED_MAX))
+        {
+            self.exhume(places, has_spilled);
         }
         for (level, run) in effects.uncounted {
             self.count(level, run, has_spilled, 0);
@@ -615,12 +622,45 @@ impl Handle {
         self.0.surroundings.store.due(wanted, Box::new(then));
     }
 
-    /// Has a message read that expired while it was away.
-    fn exhume(&self, place: Place, has_spilled: bool) {
-        let run = Run { first: place.seq, last: place.seq };
-        self.read(place.level, run, 1, has_spilled, move |queue, found| {
-            let found = found.messages(&queue).pop().map(|(_, stored, _, message)| (stored, message));
-            queue.act(|state, _, effects| state.exhumed(place, found, effects));
+    /// Has messages of one line read that expired while they were away: those that are kept first, then those
+    /// that were spilled.
+    fn exhume(&self, places: &[Place], has_spilled: bool) {
+        let Some(level) = places.first().map(|place| place.level) else { return };
+        let seqs: Vec<Seq> = places.iter().map(|place| place.seq).collect();
+        let wanted = |stored| WantedEach { queue: self.line_id(level, stored), seqs: seqs.clone() };
+        let (kept, spilled) = (wanted(Stored::Kept), wanted(Stored::Spilled));
+        let (handle, places) = (self.downgrade(), places.to_vec());
+        let then = move |kept: Page, spilled: Page| {
+            if let Some(queue) = handle.upgrade() {
+                queue.exhumed(&places, Found { kept, spilled });
+            }
+        };
+        let store = self.0.surroundings.store.clone();
+        // Both look at all of them.
+        let nothing = || Page { through: Seq(u64::MAX), ..Page::default() };
+        match (self.0.declaration.is_kept(), has_spilled) {
+            (true, true) => {
+                let asked = store.clone();
+                let then = move |kept: Page| {
+                    asked.read_each(spilled, Box::new(move |spilled| then(kept, spilled)));
+                };
+                store.read_each(kept, Box::new(then));
+            }
+            (true, false) => store.read_each(kept, Box::new(move |kept| then(kept, nothing()))),
+            (false, _) => store.read_each(spilled, Box::new(move |spilled| then(nothing(), spilled))),
+        }
+    }
+
+    fn exhumed(&self, places: &[Place], found: Found) {
+        let mut messages: HashMap<Seq, (Stored, Arc<Message>)> = found
+            .messages(self)
+            .into_iter()
+            .map(|(seq, stored, _, message)| (seq, (stored, message)))
+            .collect();
+        self.act(|state, _, effects| {
+            for place in places {
+                state.exhumed(*place, messages.remove(&place.seq), effects);
+            }
         });
     }
 

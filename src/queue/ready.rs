@@ -162,6 +162,9 @@ impl Ready {
 
     /// The first of the returned messages, if it is before all others.
     fn first_returned(&self) -> Option<Seq> {
+        if self.returned.is_empty() {
+            return None;
+        }
         let first = self.returned.keys().next().copied()?;
         let away = self.away.as_ref().map(|away| away.run.first);
         self.front.first().map(|entry| entry.seq).or(away).is_none_or(|line| first < line).then_some(first)

@@ -60,6 +60,6 @@ pub use crate::error::Error;
 pub use crate::full::OnFull;
 pub use crate::intake::{Session, SyncMode, Ticket, Urgency};
 pub use crate::operation::{Held, Operation, Parts, Publish, QueueId, Run, Runs, Seq};
-pub use crate::read::{DueThen, Page, Stored, Then, Wanted};
+pub use crate::read::{DueThen, Page, Stored, Then, Wanted, WantedEach};
 pub use crate::recovery::{Damage, DamageKind, Recovered, RecoveredQueue};
 pub use crate::store::{Options, Space, Store};

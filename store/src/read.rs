@@ -34,6 +34,15 @@ const FILES_MAX: usize = 8;
 /// Blocks of places that are kept for the next page.
 const BLOCKS_MAX: usize = 16;
 
+/// Messages of a queue that are to be read, wherever they are.
+#[derive(Debug, Clone)]
+pub struct WantedEach {
+    /// The queue.
+    pub queue: QueueId,
+    /// Their numbers.
+    pub seqs: Vec<Seq>,
+}
+
 /// What is to be read of a queue.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
@@ -81,6 +90,7 @@ pub type DueThen = Box<dyn FnOnce(DuePage) + Send>;
 /// What somebody asks the reading thread for.
 pub(crate) enum Wish {
     Messages(Wanted, Then),
+    Each(WantedEach, Then),
     Due(DueWanted, DueThen),
 }
 
@@ -119,6 +129,7 @@ impl Reader {
             for wish in wishes {
                 match wish {
                     Wish::Messages(wanted, then) => then(self.page(wanted)),
+                    Wish::Each(wanted, then) => then(self.each(wanted)),
                     Wish::Due(wanted, then) => then(self.due(&wanted)),
                 }
             }
@@ -147,16 +158,31 @@ impl Reader {
         }
         let is_full = bytes >= bytes_max;
         let through = found.last().map(|(seq, _)| *seq).filter(|_| is_full);
-        let mut page = Page { through: through.unwrap_or(wanted.run.last), ..Page::default() };
-        let mut missed = self.read(wanted.queue, &found, &mut page);
+        self.bring(wanted.queue, &found, through.unwrap_or(wanted.run.last))
+    }
+
+    fn each(&mut self, mut wanted: WantedEach) -> Page {
+        // Neighbours share the places of their block.
+        wanted.seqs.sort_unstable();
+        let mut found = Vec::with_capacity(wanted.seqs.len());
+        for seq in &wanted.seqs {
+            found.extend(self.look(wanted.queue, Run { first: *seq, last: *seq }).into_iter().flatten());
+        }
+        self.bring(wanted.queue, &found, wanted.seqs.last().copied().unwrap_or_default())
+    }
+
+    /// Reads messages that lie at these places, or have been moved from there in the meantime.
+    fn bring(&mut self, queue: QueueId, found: &[(Seq, Position)], through: Seq) -> Page {
+        let mut page = Page { through, ..Page::default() };
+        let mut missed = self.read(queue, found, &mut page);
         let mut lost = BTreeMap::new();
         while !missed.is_empty() {
-            let moved = self.moved(wanted.queue, missed, &mut lost);
-            missed = self.read(wanted.queue, &moved, &mut page);
+            let moved = self.moved(queue, missed, &mut lost);
+            missed = self.read(queue, &moved, &mut page);
         }
         page.messages.sort_unstable_by_key(|message| message.seq);
-        self.add_marks(wanted.queue, &mut page.messages);
-        page.lost = self.report(wanted.queue, lost);
+        self.add_marks(queue, &mut page.messages);
+        page.lost = self.report(queue, lost);
         page
     }
 

@@ -14,7 +14,7 @@ use crate::fault::{Fault, Hook};
 use crate::full::{Full, OnFull};
 use crate::intake::{Hub, OnPoison, Session, SyncMode, Ticket, Urgency, lock};
 use crate::operation::Operation;
-use crate::read::{DueThen, Page, Reader, Then, Wanted, Wish};
+use crate::read::{DueThen, Page, Reader, Then, Wanted, WantedEach, Wish};
 use crate::recovery::{self, Recovered};
 use crate::rewrite::Rewriter;
 use crate::schema;
@@ -207,6 +207,12 @@ impl Store {
     /// [`Store::applied`] is found. After [`Store::close`] it is never called.
     pub fn read(&self, wanted: Wanted, then: Then) {
         self.owner.wish(Wish::Messages(wanted, then));
+    }
+
+    /// Reads those of these messages that are live, and calls `then` with them on the reading thread, as
+    /// [`Store::read`] does.
+    pub fn read_each(&self, wanted: WantedEach, then: Then) {
+        self.owner.wish(Wish::Each(wanted, then));
     }
 
     /// Reads live messages and blocks the calling thread until they are there: for tests and tools.
