@@ -12,5 +12,6 @@ mod limits;
 mod paging;
 mod policies;
 mod recovery;
+mod semantics;
 mod spec;
 mod turns;
