@@ -1,6 +1,7 @@
 //! What clients written for RabbitMQ rely on and no other test names: docs/SEMANTICS.md says which line of it
 //! each of them holds.
 
+use std::path::Path;
 use std::time::Duration;
 
 use garenne::config::TopicPermissionSeed;
@@ -460,4 +461,21 @@ fn keys_of_a_topic_exchange_have_permissions_of_their_own() {
     client.expect_error(ReplyCode::AccessRefused, refusal);
 
     assert_eq!(client.drain("q"), ["hers", "hers"]);
+}
+
+// The document --------------------------------------------------------------------------------------
+
+#[test]
+fn every_test_that_the_document_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).expect(file);
+    let document = read("docs/SEMANTICS.md");
+    let in_backticks = document.split('`').skip(1).step_by(2);
+    let named: Vec<(&str, &str)> = in_backticks.filter_map(|code| code.split_once("::")).collect();
+
+    assert!(named.len() > 200, "only {} tests are named", named.len());
+    for (file, test) in named.into_iter().filter(|(_, test)| *test != "function") {
+        let path = if file.contains("src/") { format!("{file}.rs") } else { format!("tests/{file}.rs") };
+        assert!(read(&path).contains(&format!("fn {test}(")), "{path} has no {test}");
+    }
 }
