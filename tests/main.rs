@@ -13,5 +13,6 @@ mod memories;
 mod paging;
 mod policies;
 mod recovery;
+mod semantics;
 mod spec;
 mod turns;
