@@ -136,6 +136,11 @@ impl Window {
         Verdict::New(self.queue.as_ref().and_then(|queue| keep(queue, value, ttl_ms, now_ms)))
     }
 
+    /// Where it is kept, if it is.
+    pub fn queue(&self) -> Option<&Handle> {
+        self.queue.as_ref()
+    }
+
     /// Knows again what was kept before a start.
     fn restore(&self, store: &store::Store, now_ms: u64) {
         const PAGE_BYTES: usize = 1 << 20;

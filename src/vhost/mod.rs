@@ -631,10 +631,11 @@ impl Vhost {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// All queues, and those that hold delayed messages.
+    /// All queues, also those that exchanges have for themselves.
     pub fn queues(&self) -> Vec<queue::Handle> {
         let topology = self.read();
-        topology.queues.values().chain(topology.delays.values()).cloned().collect()
+        let windows = topology.windows.values().filter_map(|window| window.queue());
+        topology.queues.values().chain(topology.delays.values()).chain(windows).cloned().collect()
     }
 
     /// Puts back an exchange that outlived the broker.
