@@ -42,12 +42,15 @@ impl Client {
         std::thread::spawn(move || listen(reader, number, &line));
         let mut client = Client { number, stream, out: BytesMut::new() };
         client.out.extend_from_slice(&amqp::limits::PROTOCOL_HEADER);
-        client.say(0, Cold::Connection(connection::AMQPMethod::StartOk(connection::StartOk {
-            mechanism: "PLAIN".into(),
-            response: b"\0guest\0guest".as_slice().into(),
-            locale: "en_US".into(),
-            ..connection::StartOk::default()
-        })));
+        client.say(
+            0,
+            Cold::Connection(connection::AMQPMethod::StartOk(connection::StartOk {
+                mechanism: "PLAIN".into(),
+                response: b"\0guest\0guest".as_slice().into(),
+                locale: "en_US".into(),
+                ..connection::StartOk::default()
+            })),
+        );
         let tune_ok = connection::TuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 0 };
         client.say(0, Cold::Connection(connection::AMQPMethod::TuneOk(tune_ok)));
         let open = connection::Open { virtual_host: "/".into() };

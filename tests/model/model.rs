@@ -356,10 +356,12 @@ impl Model {
 
     /// A channel or connection ends: what it had is back before anybody else takes its consumers' place.
     pub fn close(&mut self, peer: usize) {
-        let consumers = self.consumers.iter().filter(|consumer| consumer.peer == peer);
-        let names: Vec<String> = consumers.map(|consumer| consumer.name.clone()).collect();
-        names.iter().for_each(|name| self.leave(name));
+        let consumers = std::mem::take(&mut self.consumers);
+        let (leaving, staying): (Vec<_>, Vec<_>) = consumers.into_iter().partition(|c| c.peer == peer);
+        self.consumers = staying;
         self.requeue(peer, 0, true, How::Failed);
+        leaving.iter().for_each(|consumer| self.leave(&consumer.name));
+        self.go_round();
     }
 
     pub fn purge(&mut self) -> usize {
@@ -418,7 +420,8 @@ impl Model {
         };
         let one = |message: &Message| format!("{}{}", message.number, deadline(message));
         let ready: Vec<String> = self.ready.iter().map(one).collect();
-        let rests = |(at_ms, message): &(u64, Message)| format!("{} for {}", one(message), at_ms - self.now_ms);
+        let rests =
+            |(at_ms, message): &(u64, Message)| format!("{} for {}", one(message), at_ms - self.now_ms);
         let resting: Vec<String> = self.resting.iter().map(rests).collect();
         let has = |held: &Held| format!("{} has {} as {}", held.peer, one(&held.message), held.tag);
         let held: Vec<String> = self.held.iter().map(has).collect();
@@ -444,7 +447,10 @@ impl Model {
             return Ok(());
         }
         if let Some(first) = takers.iter().find(|other| other.priority > taker.priority) {
-            return Err(format!("message {number} went to {name}, not to {} with a higher priority", first.name));
+            return Err(format!(
+                "message {number} went to {name}, not to {} with a higher priority",
+                first.name
+            ));
         }
         let is_equal = |other: &Consumer| other.priority == taker.priority && other.name != name;
         let waiting: Vec<String> = takers.iter().filter(|c| is_equal(c)).map(|c| c.name.clone()).collect();

@@ -58,10 +58,10 @@ pub fn play(seed: u64, steps: u64) -> Result<(), String> {
 struct Game {
     dice: Dice,
     settings: Settings,
-    policy: Rules,
+    // Before the broker, which would wait for them to leave.
+    clients: Vec<Client>,
     broker: Broker,
     model: Model,
-    clients: Vec<Client>,
     last_client: u64,
     tell: Sender<Heard>,
     line: Receiver<Heard>,
@@ -89,7 +89,6 @@ impl Game {
             dice,
             model: Model::new(&settings, START_MS),
             settings,
-            policy: Rules::default(),
             broker,
             clients: Vec::new(),
             last_client: 0,
@@ -232,7 +231,9 @@ impl Game {
                     self.heard.entry((peer, channel)).or_default().push_back(what);
                 }
             },
-            What::Method(method) if is_close(&method) => return Err(format!("client {peer} hears {method:?}")),
+            What::Method(method) if is_close(&method) => {
+                return Err(format!("client {peer} hears {method:?}"));
+            }
             other => self.heard.entry((peer, channel)).or_default().push_back(other),
         }
         Ok(true)
@@ -261,7 +262,12 @@ impl Game {
             if !self.listen(began)? {
                 let missing = self.model.leaving.iter().map(|message| message.number);
                 let missing: Vec<u64> = missing.filter(|number| !self.has_arrived(*number)).collect();
-                return Err(format!("messages {missing:?} are not delivered"));
+                let counts = (self.counts(peer)?, self.counts(peer)?.0);
+                let has = self.all_ready()?;
+                return Err(format!(
+                    "messages {missing:?} are not delivered; ready messages, consumers and dead letters are \
+                     {counts:?}, and the broker has {has:?}"
+                ));
             }
         }
         loop {
@@ -272,7 +278,8 @@ impl Game {
             }
             if began.elapsed() > PATIENCE {
                 return Err(format!(
-                    "ready messages, consumers and dead letters are {counts:?}, not {expected:?}"
+                    "ready messages, consumers and dead letters are {counts:?}, not {expected:?}; the broker has {:?}",
+                    self.all_ready()?
                 ));
             }
             std::thread::sleep(Duration::from_micros(200));
@@ -282,7 +289,10 @@ impl Game {
         for message in &self.model.leaving {
             let (told, expected) = (self.told.get(&message.number), self.model.counts_told(message, false));
             if told.is_some_and(|told| *told != expected) {
-                return Err(format!("message {} comes with counts {told:?}, not {expected:?}", message.number));
+                return Err(format!(
+                    "message {} comes with counts {told:?}, not {expected:?}",
+                    message.number
+                ));
             }
         }
         let leaving: Vec<u64> = self.model.leaving.iter().map(|message| message.number).collect();
@@ -295,6 +305,18 @@ impl Game {
             return Err(format!("of {leaving:?} one was delivered twice"));
         }
         self.model.compare(&arrived)
+    }
+
+    /// What the broker has, for a run that failed.
+    fn all_ready(&mut self) -> Result<Vec<u64>, String> {
+        let mut numbers = Vec::new();
+        loop {
+            let get = basic::Get { queue: QUEUE.into(), no_ack: true };
+            match self.call(CONTROL, GET, Cold::Basic(basic::AMQPMethod::Get(get)))? {
+                What::Message(_, properties, body) => numbers.push(self.check_content(&properties, &body)?),
+                _ => return Ok(numbers),
+            }
+        }
     }
 
     fn has_arrived(&self, number: u64) -> bool {
@@ -323,8 +345,13 @@ impl Game {
     /// The queue knows how many octets it has, where there is a limit to that.
     fn check_bytes(&self, began: Instant) -> Result<(), String> {
         let queue = self.broker.vhost().queue(QUEUE).map_err(|error| error.to_string())?;
-        let Some(max) = queue.settings().body_bytes_max else { return Ok(()) };
+        let settings = queue.settings();
+        let Some(max) = settings.body_bytes_max else { return Ok(()) };
         let bytes = self.model.ready_bytes();
+        if settings.length_max.is_some_and(|max| self.model.ready.len() as u64 > max) {
+            // There is no room for any.
+            return Ok(());
+        }
         let Some(room) = max.checked_sub(bytes) else { return Ok(()) };
         while !queue.has_room(0, room) || queue.has_room(0, room + 1) {
             if began.elapsed() > PATIENCE {
@@ -451,7 +478,10 @@ impl Game {
                 return Err(format!("{last} is confirmed, after {next} of {}", self.published));
             }
             if let Some(wrong) = (next..=last).find(|tag| refused.contains(tag) != is_nack) {
-                return Err(format!("publish {wrong} has been {}", if is_nack { "refused" } else { "taken" }));
+                return Err(format!(
+                    "publish {wrong} has been {}",
+                    if is_nack { "refused" } else { "taken" }
+                ));
             }
             next = last + 1;
         }
@@ -524,7 +554,11 @@ impl Game {
         match self.dice.roll(0, 10) {
             0..4 => {
                 self.show(format!("client {peer} acks {tag}{how}"));
-                self.say(peer, channel, Cold::Basic(basic::AMQPMethod::Ack(basic::Ack { delivery_tag, multiple })));
+                self.say(
+                    peer,
+                    channel,
+                    Cold::Basic(basic::AMQPMethod::Ack(basic::Ack { delivery_tag, multiple })),
+                );
                 self.model.ack(peer, tag, multiple);
             }
             4..6 => {
@@ -738,7 +772,6 @@ impl Game {
             vhost.set_policy(policy).map_err(|error| error.to_string())?;
         }
         self.model.set_policy(&policy);
-        self.policy = policy;
         self.settle(CONTROL)
     }
 
@@ -750,8 +783,8 @@ impl Game {
             let close = connection::Close { reply_code: 200, ..connection::Close::default() };
             self.call(peer, 0, Cold::Connection(connection::AMQPMethod::Close(close)))?;
             self.model.close(peer);
+            self.settle(CONTROL)?;
         }
-        self.settle(CONTROL)?;
         // What was taken by basic.get is still out.
         self.clients.clear();
         self.model.close(CONTROL);
@@ -796,7 +829,9 @@ fn counts(properties: &[u8]) -> (Option<i64>, Option<i64>) {
 
 /// What the headers tell of deaths: counts and reasons.
 fn deaths(properties: &[u8]) -> Result<Vec<(i64, &'static str)>, String> {
-    let Some(Value::Array(deaths)) = headers(properties).get("x-death").cloned() else { return Ok(Vec::new()) };
+    let Some(Value::Array(deaths)) = headers(properties).get("x-death").cloned() else {
+        return Ok(Vec::new());
+    };
     let death = |death: Value| {
         let Value::Table(death) = death else { return None };
         let Some(&Value::Int(count)) = death.get("count") else { return None };
