@@ -41,6 +41,20 @@ fn the_highest_priority_comes_first_and_within_it_who_came_first() {
 }
 
 #[test]
+fn a_consumer_that_takes_all_at_once_gets_the_highest_priority_first() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    with(&mut client, "q", &[priorities(5)]);
+    for (priority, body) in [(1, "d"), (1, "e"), (5, "a"), (3, "b"), (3, "c")] {
+        client.publish_with("", "q", &wire::priority(priority), body);
+    }
+
+    client.consume("q", "c");
+
+    ["a", "b", "c", "d", "e"].into_iter().for_each(|body| drop(client.expect_delivery(body)));
+}
+
+#[test]
 fn messages_of_all_priorities_expire_and_give_way() {
     let broker = Broker::start();
     let mut client = broker.client();

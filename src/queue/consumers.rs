@@ -1,5 +1,6 @@
 //! The consumers of a queue: who may take the next message, in fair turns, or one of them at a time.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -298,8 +299,10 @@ impl Consumers {
                 other.parcel_bytes = 0;
             }
             member.parcel_bytes = 0;
-            if !member.parcel.is_sorted_by_key(|delivery| delivery.entry.seq) {
-                member.parcel.sort_by_key(|delivery| delivery.entry.seq);
+            // Numbers only count within a line; the higher lines come first.
+            let turn = |delivery: &Delivery| (Reverse(delivery.entry.level), delivery.entry.seq);
+            if !member.parcel.is_sorted_by_key(turn) {
+                member.parcel.sort_by_key(turn);
             }
             outbox.deliver(&mut member.parcel);
             ring.push(outbox.clone());
