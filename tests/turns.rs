@@ -121,6 +121,28 @@ fn one_consumer_gets_everything_until_it_leaves_and_then_the_next() {
 }
 
 #[test]
+fn the_next_active_consumer_begins_with_what_the_one_before_had_not_acknowledged() {
+    let broker = Broker::start();
+    let (mut client, mut one, mut two) = (broker.client(), broker.client(), broker.client());
+    with(&mut client, "q", &[("x-single-active-consumer", Value::Bool(true))]);
+    for consumer in [&mut one, &mut two] {
+        consumer.qos(1, false);
+        consumer.consume("q", "c");
+    }
+    for body in ["a", "b"] {
+        client.publish("", "q", body);
+    }
+    one.expect_delivery("a");
+    client.sync();
+
+    one.close_channel();
+
+    let tag = two.expect_delivery("a").tag();
+    two.ack(tag);
+    two.expect_delivery("b");
+}
+
+#[test]
 fn nobody_has_a_queue_with_a_single_active_consumer_for_itself() {
     let broker = Broker::start();
     let mut client = broker.client();

@@ -25,6 +25,13 @@ pub struct Consumer {
     no_ack: bool,
 }
 
+impl Consumer {
+    /// Where it consumes from; nowhere if it waits for direct replies.
+    pub fn queue(&self) -> Option<&queue::Handle> {
+        self.queue.as_ref()
+    }
+}
+
 impl Channel {
     /// basic.consume
     pub(super) fn consume(

@@ -330,14 +330,14 @@ impl Channel {
         }
     }
 
-    /// Stops serving: consumers leave their queues. What they still have in the outbox has to be taken
-    /// out, and then [`Channel::release`] puts everything unsettled back.
-    pub fn close(&mut self, context: &mut Context<'_>) {
+    /// Stops serving: consumers get nothing more. What they still have in the outbox has to be taken out, then
+    /// [`Channel::release`] puts everything unsettled back, and [`Channel::leave`] is the end: whoever takes
+    /// their place begins with the oldest.
+    pub fn close(&mut self) {
         self.is_closing = true;
         self.assembly = Assembly::Idle;
-        let ids: Vec<ConsumerId> = self.consumers.keys().copied().collect();
-        for id in ids {
-            self.leave_queue(context, id);
+        for (&id, consumer) in &self.consumers {
+            consumer.queue().into_iter().for_each(|queue| queue.retire(id));
         }
     }
 
@@ -346,10 +346,16 @@ impl Channel {
         if let Mode::Tx(transaction) = std::mem::replace(&mut self.mode, Mode::Plain) {
             self.unacked.put_back(transaction.into_unsettled());
         }
-        self.consumers.clear();
-        self.tags.clear();
         let lost = self.unacked.take_through(None).map(|(_, unacked)| (unacked, Return::Failed));
         context.requeues.extend(lost);
+    }
+
+    /// Consumers leave their queues.
+    pub fn leave(&mut self, context: &mut Context<'_>) {
+        let ids: Vec<ConsumerId> = self.consumers.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.leave_queue(context, id));
+        self.consumers.clear();
+        self.tags.clear();
     }
 }
 

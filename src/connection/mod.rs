@@ -629,12 +629,13 @@ impl Connection {
     fn close_channel(&mut self, number: u16) {
         let nothing = Bytes::new();
         let Some(channel) = self.channels.get_mut(&number) else { return };
-        channel.close(context!(self, &nothing, 0));
+        channel.close();
         // Deliveries that were on their way come out now, to be put back with the rest.
         self.take_outbox();
         let Some(channel) = self.channels.get_mut(&number) else { return };
         channel.release(context!(self, &nothing, 0));
         requeue(self.requeues.drain(..));
+        channel.leave(context!(self, &nothing, 0));
     }
 
     /// Ends everything but a commit that waits for the store: channels, consumers, exclusive queues.

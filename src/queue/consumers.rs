@@ -61,6 +61,8 @@ struct Member {
     /// Delivered and not yet settled. Not counted under `no_ack`.
     out: u32,
     is_in_line: bool,
+    /// It is about to leave, and gets nothing more.
+    is_retired: bool,
     /// There was no room in its outbox.
     is_stalled: bool,
     rate: Rate,
@@ -138,6 +140,7 @@ impl Consumers {
             consumer,
             out: 0,
             is_in_line: false,
+            is_retired: false,
             is_stalled: false,
             rate: Rate::default(),
             is_rated: false,
@@ -147,11 +150,23 @@ impl Consumers {
         self.line_up(self.members.len() - 1);
     }
 
+    /// One is about to leave: it gets nothing more, but nobody takes its place before it has left.
+    pub fn retire(&mut self, id: ConsumerId) {
+        let Some(at) = self.position(id) else { return };
+        let member = &mut self.members[at];
+        (member.is_retired, member.is_in_line, member.is_stalled) = (true, false, false);
+        self.forget_turn(id);
+    }
+
+    fn forget_turn(&mut self, id: ConsumerId) {
+        self.lines.iter_mut().for_each(|(_, line)| line.retain(|&other| other != id));
+        self.lines.retain(|(_, line)| !line.is_empty());
+    }
+
     /// Takes one out; its unsettled messages stay with its channel.
     pub fn remove(&mut self, id: ConsumerId) -> Option<Consumer> {
         let at = self.position(id)?;
-        self.lines.iter_mut().for_each(|(_, line)| line.retain(|&other| other != id));
-        self.lines.retain(|(_, line)| !line.is_empty());
+        self.forget_turn(id);
         let removed = self.members.remove(at).consumer;
         if self.active == Some(id) {
             self.active = self.successor();
@@ -196,7 +211,7 @@ impl Consumers {
         let member = &mut self.members[at];
         member.is_stalled = false;
         let may = !self.rules.is_single || self.active == Some(member.consumer.id);
-        if may && !member.is_in_line && !member.is_rated && member.has_credit() {
+        if may && !member.is_retired && !member.is_in_line && !member.is_rated && member.has_credit() {
             member.is_in_line = true;
             let (id, priority) = (member.consumer.id, member.consumer.priority);
             self.line_of(priority).push_back(id);

@@ -341,6 +341,12 @@ impl Handle {
         self.lock().state.consume(consumer)
     }
 
+    /// A consumer is about to leave. It gets nothing more, but nobody takes its place before what it had is
+    /// back.
+    pub fn retire(&self, id: ConsumerId) {
+        self.lock().state.retire(id);
+    }
+
     /// Takes a consumer out. True if the queue was to go with its last consumer and this was it.
     #[must_use]
     pub fn cancel(&self, id: ConsumerId) -> bool {

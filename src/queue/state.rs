@@ -535,6 +535,11 @@ impl State {
         Joined::Yes
     }
 
+    /// A consumer is about to leave: it gets nothing more, but nobody takes its place before it has left.
+    pub fn retire(&mut self, id: ConsumerId) {
+        self.consumers.retire(id);
+    }
+
     /// Takes a consumer out; true if it was the last one.
     pub fn cancel(&mut self, id: ConsumerId, now_ms: u64) -> bool {
         let was_there = self.consumers.remove(id).is_some();
