@@ -315,6 +315,11 @@ impl State {
         effects.ring.append(&mut self.getters);
     }
 
+    /// Whether it has to be known how large messages are, and is not yet.
+    fn must_count(&self) -> bool {
+        self.settings.body_bytes_max.is_some() && self.levels.are_uncounted()
+    }
+
     /// The bodies of all messages of a line that are away have been counted.
     pub fn counted(&mut self, level: u8, body_bytes: u64) {
         let line = self.levels.at(level);
@@ -451,6 +456,10 @@ impl State {
     /// Lets go of the messages that are due, so far as they can be seen off, and wakes those that have rested.
     pub fn expire(&mut self, now_ms: u64, effects: &mut Effects) {
         self.wake_rested(now_ms, true);
+        if self.must_count() {
+            // Nobody could say whether what expired now has been counted.
+            return;
+        }
         while self.leaving <= LEAVING_MAX
             && let Some((place, here)) = self.levels.pop_expired(now_ms)
         {
@@ -725,8 +734,9 @@ impl State {
         if self.is_deleted {
             return None;
         }
-        // What cannot be seen off yet is looked at again when something has been.
-        let due = self.levels.next_due().filter(|_| self.leaving <= LEAVING_MAX);
+        // What cannot be seen off yet is looked at again when something has been, and all when it is counted.
+        let can_expire = self.leaving <= LEAVING_MAX && !self.must_count();
+        let due = self.levels.next_due().filter(|_| can_expire);
         let resting = self.resting.keys().next().map(|(at_ms, _)| *at_ms);
         let has_ready = !self.levels.is_empty();
         let paused = (self.paused_until_ms > 0 && has_ready).then_some(self.paused_until_ms);
