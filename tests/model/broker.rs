@@ -43,7 +43,8 @@ impl Broker {
         };
         if let Some(bytes) = memory_bytes {
             config.message_memory_bytes_max = bytes;
-            config.transient_memory_bytes_max = Some(4 * bytes);
+            // Some messages are spilled, but publishers are seldom slowed down for it.
+            config.transient_memory_bytes_max = Some(bytes + 8000);
         }
         let clock = Clock::standing(START_MS);
         let running = Some(run(&config, &clock)?);
