@@ -55,6 +55,12 @@ pub fn play(seed: u64, steps: u64) -> Result<(), String> {
     Ok(())
 }
 
+/// The headers of a dead letter, and what they tell: counts and reasons.
+struct Ghost {
+    headers: Vec<u8>,
+    deaths: Vec<(i64, &'static str)>,
+}
+
 struct Game {
     dice: Dice,
     settings: Settings,
@@ -74,8 +80,8 @@ struct Game {
     last_consumer: u64,
     /// Messages by number, as they were published: priority and size.
     sent: HashMap<u64, (u8, usize)>,
-    /// Headers of dead letters, and what they tell, to be published again.
-    ghosts: Vec<(Vec<u8>, Vec<(i64, &'static str)>)>,
+    /// Dead letters to be published again.
+    ghosts: Vec<Ghost>,
     /// What to look for in deliveries: counts in the headers, by message.
     told: HashMap<u64, (Option<i64>, Option<i64>)>,
     shown: VecDeque<String>,
@@ -373,7 +379,7 @@ impl Game {
 
     fn step(&mut self) -> Result<(), String> {
         // The queue grows for a while, and shrinks for a while.
-        let is_filling = self.model.step / 150 % 2 == 0;
+        let is_filling = (self.model.step / 150).is_multiple_of(2);
         match self.dice.roll(0, 1000) {
             0..300 => self.publish(is_filling),
             300..360 => self.consume(),
@@ -408,7 +414,7 @@ impl Game {
         let mut step = format!("publish {n} from {}, priority {priority}", self.last_message + 1);
         for _ in 0..n {
             let ghost = if self.dice.once_in(4) { self.ghosts.pop() } else { None };
-            let (headers, deaths) = ghost.map_or((None, Vec::new()), |(raw, deaths)| (Some(raw), deaths));
+            let (headers, deaths) = ghost.map_or((None, Vec::new()), |g| (Some(g.headers), g.deaths));
             self.last_message += 1;
             self.published += 1;
             let number = self.last_message;
@@ -740,7 +746,7 @@ impl Game {
                 ));
             }
             let headers = read.headers.unwrap_or_default().to_vec();
-            self.ghosts.push((headers, expected.6));
+            self.ghosts.push(Ghost { headers, deaths: expected.6 });
             self.ghosts.truncate(10);
         }
         self.settle(CONTROL)
