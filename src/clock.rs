@@ -9,6 +9,8 @@ use tokio::sync::Notify;
 /// Wall time in milliseconds, plus what a test has added to it. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
+    /// The time it shows before anything is added, if it does not go by itself.
+    stands_at_ms: Option<u64>,
     added: Arc<Added>,
 }
 
@@ -24,10 +26,16 @@ impl Clock {
         Clock::default()
     }
 
+    /// A clock that stands still until it is moved.
+    pub fn standing(at_ms: u64) -> Self {
+        Clock { stands_at_ms: Some(at_ms), ..Clock::default() }
+    }
+
     /// Milliseconds since 1970.
     pub fn now_ms(&self) -> u64 {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        since_1970.as_millis() as u64 + self.added.ms.load(Ordering::Relaxed)
+        let since_1970 = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let shown_ms = self.stands_at_ms.unwrap_or_else(|| since_1970().as_millis() as u64);
+        shown_ms + self.added.ms.load(Ordering::Relaxed)
     }
 
     /// Moves the clock forward, for everybody who shares it.

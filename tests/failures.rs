@@ -169,6 +169,63 @@ fn a_message_that_failed_rests_longer_each_time() {
 }
 
 #[test]
+fn a_message_that_has_rested_goes_to_a_consumer_though_there_is_no_room_for_it() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    let arguments = [
+        ("x-delayed-retry-type", Value::text("all")),
+        ("x-delayed-retry-min", Value::Int(60_000)),
+        ("x-max-length", Value::Int(0)),
+    ];
+    client.declare_durable_with("q", (&Table::from_iter(arguments)).into());
+    client.consume("q", "c");
+    client.publish("", "q", "job");
+    let mut tag = client.expect_delivery("job").tag();
+    for _ in 0..20 {
+        client.nack(tag, false, true);
+        client.sync();
+
+        broker.advance(Duration::from_secs(3600));
+        // Whoever looks at the queue in this moment takes nothing away.
+        client.send(queue::Declare { queue: "q".into(), passive: true, ..queue::Declare::default() });
+
+        let heard = [client.event(), client.event()];
+        let again = heard.iter().find_map(|event| match event {
+            Event::Message(message) => Some(message.tag()),
+            _ => None,
+        });
+        tag = again.expect("it has come again");
+    }
+}
+
+#[test]
+fn a_time_to_live_by_policy_is_for_resting_messages_too() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    let arguments = [
+        ("x-delayed-retry-type", Value::text("all")),
+        ("x-delayed-retry-min", Value::Int(3_600_000)),
+        ("x-dead-letter-exchange", Value::text("")),
+        ("x-dead-letter-routing-key", Value::text("dead")),
+    ];
+    client.declare_durable("dead");
+    client.declare_durable_with("q", (&Table::from_iter(arguments)).into());
+    client.publish("", "q", "job");
+    let tag = client.get("q", "job").tag();
+    client.nack(tag, false, true);
+    client.sync();
+
+    let policy = serde_json::json!({
+        "vhost": "/", "name": "p", "pattern": "^q$", "definition": {"message-ttl": 5_000}
+    });
+    let policy = serde_json::from_value(policy).expect("a policy");
+    broker.vhost("/").set_policy(policy).expect("a policy that can be");
+    broker.advance(Duration::from_secs(5));
+
+    eventually("it is a dead letter", || client.counts("dead").0 == 1);
+}
+
+#[test]
 fn a_resting_message_expires_in_its_time_and_goes_with_its_queue() {
     let broker = Broker::start();
     let mut client = broker.client();

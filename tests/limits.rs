@@ -193,3 +193,30 @@ fn a_limit_holds_again_after_a_restart_in_messages_and_in_bytes() {
         assert_eq!(client.drain(queue), expected);
     }
 }
+
+#[test]
+fn a_limit_in_bytes_holds_after_a_restart_in_which_messages_expired() {
+    let mut broker = Broker::start();
+    let mut client = broker.client();
+    for n in 0..20 {
+        let queue = format!("q{n}");
+        limited(&mut client, &queue, &[("x-max-length-bytes", Value::Int(20)), overflow("reject-publish")]);
+        client.publish_persistent("", &queue, "0123456789");
+        client.publish_with("", &queue, &wire::persistent_with_expiration("1000"), "abcdefghij");
+    }
+    client.sync();
+    client.close();
+    broker.stop();
+    broker.advance(std::time::Duration::from_secs(1));
+
+    broker.restart();
+    let mut client = broker.client();
+
+    client.confirm();
+    for n in 0..20 {
+        let queue = format!("q{n}");
+        eventually("one has expired", || client.counts(&queue).0 == 1);
+        let has_room = || broker.vhost("/").queue(&queue).expect("a queue").has_room(1, 10);
+        eventually("there is room again", has_room);
+    }
+}

@@ -55,6 +55,22 @@ fn a_time_to_live_by_policy_is_for_messages_that_wait_already() {
 }
 
 #[test]
+fn a_time_to_live_by_policy_is_for_messages_that_come_back_too() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    client.declare("q");
+    client.publish("", "q", "is out");
+    let tag = client.get("q", "is out").tag();
+
+    broker.vhost("/").set_policy(policy("p", "", json!({"message-ttl": 5_000}))).expect("a policy");
+    client.nack(tag, false, true);
+    assert_eq!(client.counts("q").0, 1);
+    broker.advance(Duration::from_secs(5));
+
+    eventually("its time is over", || client.counts("q").0 == 0);
+}
+
+#[test]
 fn an_exchange_gets_its_alternate_by_policy() {
     let broker = Broker::start();
     let mut client = broker.client();

@@ -96,6 +96,11 @@ impl Levels {
         self.0.iter_mut().enumerate().map(|(level, line)| (level as u8, line))
     }
 
+    /// Whether the bodies of some line have still to be counted.
+    pub fn are_uncounted(&self) -> bool {
+        self.lines().any(Ready::is_uncounted)
+    }
+
     fn lines(&self) -> impl DoubleEndedIterator<Item = &Ready> {
         self.0.iter().map(|level| &level.ready)
     }

@@ -18,6 +18,13 @@ use crate::delivery::{ConsumerId, Entry, Place, Resume, Returns, Stored};
 use crate::message::Message;
 use crate::outbox::Outbox;
 
+/// A message that failed, and when it is to be delivered again.
+#[derive(Debug)]
+struct Resting {
+    until_ms: u64,
+    entry: Entry,
+}
+
 /// How much the store is given at once, in octets.
 const SPILL_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -41,8 +48,8 @@ pub struct State {
     leaving: usize,
     /// Expired, and about to depart in this order; without those that have still to be read.
     expired: VecDeque<(Place, Option<Entry>)>,
-    /// Messages that failed, and when each is to be delivered again.
-    resting: BTreeMap<(u64, Place), Entry>,
+    /// Messages that failed, by when something happens to each: it has rested, or expires before.
+    resting: BTreeMap<(u64, Place), Resting>,
     /// Nothing is delivered before this time, in milliseconds since 1970.
     paused_until_ms: u64,
     rate: Rate,
@@ -194,6 +201,16 @@ impl State {
         for (_, level) in self.levels.iter_mut() {
             level.ready.set_ttl(message_ttl_ms);
         }
+        for (_, mut resting) in std::mem::take(&mut self.resting) {
+            resting.entry.expires_at_ms = resting.entry.message.expires_at_ms_within(message_ttl_ms);
+            self.rest(resting);
+        }
+    }
+
+    /// A message is not delivered for a while. It may expire while it rests.
+    fn rest(&mut self, resting: Resting) {
+        let at_ms = resting.until_ms.min(resting.entry.expires_at_ms);
+        self.resting.insert((at_ms, resting.entry.place()), resting);
     }
 
     /// What holds for it now.
@@ -305,6 +322,11 @@ impl State {
         effects.ring.append(&mut self.getters);
     }
 
+    /// Whether it has to be known how large messages are, and is not yet.
+    fn must_count(&self) -> bool {
+        self.settings.body_bytes_max.is_some() && self.levels.are_uncounted()
+    }
+
     /// The bodies of all messages of a line that are away have been counted.
     pub fn counted(&mut self, level: u8, body_bytes: u64) {
         let line = self.levels.at(level);
@@ -399,6 +421,8 @@ impl State {
         if self.levels.next_due().is_some_and(|due| due < now_ms) {
             self.expire(now_ms - 1, effects);
         }
+        // They go to a consumer that waits, before it is seen whether there is room for them.
+        self.wake_rested(now_ms, false);
         self.rate_at_ms = None;
         if self.paused_until_ms <= now_ms {
             self.paused_until_ms = 0;
@@ -449,8 +473,12 @@ impl State {
 
     /// Lets go of the messages that are due, so far as they can be seen off, and wakes those that have rested.
     pub fn expire(&mut self, now_ms: u64, effects: &mut Effects) {
-        self.wake_rested(now_ms);
+        self.wake_rested(now_ms, true);
         self.release_at_ms = None;
+        if self.must_count() {
+            // Nobody could say whether what expired now has been counted.
+            return;
+        }
         while !self.is_crowded()
             && self.may_release(now_ms)
             && let Some((place, here)) = self.levels.pop_expired(now_ms)
@@ -642,6 +670,8 @@ impl State {
                 continue;
             }
             entry.redelivered = true;
+            // A policy may have changed it while the message was out.
+            entry.expires_at_ms = entry.message.expires_at_ms_within(self.settings.message_ttl_ms);
             if self.settings.counts_deliveries() {
                 self.count_return(&mut entry, how, effects);
                 if self.settings.delivery_limit().is_some_and(|limit| entry.returns.failed > limit) {
@@ -649,9 +679,7 @@ impl State {
                     continue;
                 }
                 if let Some(rest_ms) = self.rest_ms(&entry, how) {
-                    // It may expire while it rests.
-                    let at_ms = now_ms.saturating_add(rest_ms).min(entry.expires_at_ms);
-                    self.resting.insert((at_ms, entry.place()), entry);
+                    self.rest(Resting { until_ms: now_ms.saturating_add(rest_ms), entry });
                     continue;
                 }
             }
@@ -680,13 +708,20 @@ impl State {
         if rests { self.settings.rest_ms(entry.returns.acquired) } else { None }
     }
 
-    fn wake_rested(&mut self, now_ms: u64) {
+    /// Puts those back into line that have rested; with `expired`, those as well whose time is over.
+    fn wake_rested(&mut self, now_ms: u64, expired: bool) {
+        let mut dying = Vec::new();
         while let Some(first) = self.resting.first_entry()
             && first.key().0 <= now_ms
         {
-            let entry = first.remove();
-            self.levels.insert(entry);
+            let (key, resting) = first.remove_entry();
+            if expired || resting.entry.expires_at_ms > now_ms {
+                self.levels.insert(resting.entry);
+            } else {
+                dying.push((key, resting));
+            }
         }
+        self.resting.extend(dying);
     }
 
     /// A consumer that could take nothing may try again.
@@ -760,8 +795,9 @@ impl State {
         if self.is_deleted {
             return None;
         }
-        // What cannot be seen off yet is looked at again when something has been.
-        let due = self.levels.next_due().filter(|_| !self.is_crowded());
+        // What cannot be seen off yet is looked at again when something has been, and all when it is counted.
+        let can_expire = !self.is_crowded() && !self.must_count();
+        let due = self.levels.next_due().filter(|_| can_expire);
         let due = due.map(|at_ms| at_ms.max(self.release_at_ms.unwrap_or_default()));
         let resting = self.resting.keys().next().map(|(at_ms, _)| *at_ms);
         let has_ready = !self.levels.is_empty();
