@@ -759,12 +759,7 @@ impl Game {
     }
 
     fn change_policy(&mut self) -> Result<(), String> {
-        let mut policy = if self.dice.once_in(3) { Rules::default() } else { Rules::draw(&mut self.dice, 3) };
-        if self.settings.priority_max > 0 {
-            // Of a line that is in the store alone, nobody knows at once what has expired, so that a limit that
-            // comes in the same breath may drop messages of a higher line for it.
-            policy.ttl_ms = None;
-        }
+        let policy = if self.dice.once_in(3) { Rules::default() } else { Rules::draw(&mut self.dice, 3) };
         self.show(format!("the policy says {policy:?}"));
         let definition = policy.definition();
         let vhost = self.broker.vhost();
