@@ -125,3 +125,26 @@ fn policies_can_be_configured() {
 
     assert_eq!(client.drain("q"), ["b"]);
 }
+
+#[test]
+fn a_limit_does_not_drop_a_living_message_for_the_sake_of_expired_ones_that_are_away() {
+    let mut broker = Broker::start();
+    let mut client = broker.client();
+    client.declare_durable_with("q", arguments([("x-max-priority", Value::Int(5))]));
+    let priority = |priority: u8| vec![0x18, 0x00, 2, priority];
+    (0..6).for_each(|n| client.publish_with("", "q", &priority(1), n.to_string()));
+    client.sync();
+    client.close();
+    // After a start all of them are away.
+    broker.restart();
+    broker.advance(Duration::from_secs(100));
+    let mut client = broker.client();
+    client.publish_with("", "q", &priority(4), "high");
+    client.sync();
+
+    let rules = json!({"message-ttl": 50_000, "max-length": 1});
+    broker.vhost("/").set_policy(policy("p", "", rules)).expect("a policy");
+
+    eventually("the old ones have expired", || client.counts("q").0 == 1);
+    assert_eq!(client.drain("q"), ["high"]);
+}

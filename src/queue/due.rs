@@ -135,13 +135,15 @@ impl Due {
 
     /// Takes what is due first, by `now_ms`. It need not be ready.
     pub fn pop(&mut self, now_ms: u64) -> Option<Seq> {
-        let first = self.first_ms().filter(|at_ms| *at_ms <= now_ms)?;
-        if self.near.first().is_some_and(|(at_ms, _)| *at_ms == first) {
-            let time = self.near.pop_first()?;
-            self.taken = self.taken.max(time);
-            return Some(time.1);
+        let (near, unkept) = (self.near.first().copied(), self.unkept.first().copied());
+        let first = [near, unkept].into_iter().flatten().min().filter(|(at_ms, _)| *at_ms <= now_ms)?;
+        if near == Some(first) {
+            self.near.pop_first();
+            self.taken = self.taken.max(first);
+        } else {
+            self.unkept.pop_first();
         }
-        self.unkept.pop_first().map(|(_, seq)| seq)
+        Some(first.1)
     }
 
     /// The store lists what was appended up to `applied`.

@@ -155,6 +155,11 @@ impl Levels {
         self.top().has_next()
     }
 
+    /// Whether the first message of some line is away.
+    pub fn has_unseen_head(&self) -> bool {
+        self.lines().any(|line| !line.is_empty() && !line.has_next())
+    }
+
     /// When the message that [`Levels::pop`] would take expires; `u64::MAX` for never.
     pub fn next_expires_at_ms(&mut self) -> Option<u64> {
         self.top().next_expires_at_ms()

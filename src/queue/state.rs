@@ -575,6 +575,10 @@ impl State {
         if self.settings.may_refuse() {
             return;
         }
+        if self.settings.message_ttl_ms.is_some() && self.levels.has_unseen_head() {
+            // Its messages may have expired, and take no room then. They are being read.
+            return;
+        }
         while self.is_over(0, 0)
             && let Some(entry) = self.levels.pop()
         {
