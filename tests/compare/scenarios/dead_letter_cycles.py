@@ -256,6 +256,7 @@ def two_messages_keep_their_own_deaths(s):
     s.queue("@q", {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "@q"})
     s.publish("", "@q", "one")
     reject_from(s, "@q")
+    s.state("@q", 1)
     s.publish("", "@q", "two")
     s.drain("@q", 2)
 
