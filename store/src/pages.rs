@@ -426,7 +426,9 @@ mod tests {
 
         let (store, recovered) = Store::open(dir.path(), Options::default()).unwrap();
 
-        assert!(recovered.clean && recovered.queues[0].first_due_ms.is_some());
+        assert_eq!(recovered.damage, []);
+        assert!(recovered.clean, "the log was read");
+        assert!(recovered.queues[0].first_due_ms.is_some());
         let wanted = DueWanted { queue: QUEUE, after: (0, Seq(0)), until_ms: u64::MAX, max: 10_000 };
         let mut expected: Vec<Entry> =
             (0..5000).filter(|seq| seq % 7 != 0).map(|seq| (1 + seq * 7919 % 1009, Seq(seq))).collect();

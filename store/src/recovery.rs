@@ -284,6 +284,7 @@ fn base(
             }
             Err(reason) => reason,
         },
+        Err(error @ Error::Locked { .. }) => return Err(error),
         Err(error) => error.to_string(),
     };
 

@@ -1,16 +1,24 @@
 //! The one door to sled: a sorted table, changed by whole batches, that really reaches the disk.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::queues::Change;
 
+/// sled's file, which it locks.
+const FILE: &str = "db";
 /// What sled may keep of its pages in memory.
 const CACHE_BYTES: u64 = 16 << 20;
 /// sled's own thread, which also collects its garbage, runs this often.
 const FLUSH_INTERVAL_MS: u64 = 500;
+/// A database that was just closed in this process is waited for so long, looking so often.
+const RELEASE_MAX: Duration = Duration::from_secs(10);
+const RELEASE_LOOK: Duration = Duration::from_millis(5);
 
 pub(crate) struct Table {
     dir: PathBuf,
@@ -24,9 +32,11 @@ pub(crate) struct Table {
 pub(crate) type Row = (Vec<u8>, Vec<u8>);
 
 impl Table {
-    /// Opens the database. sled panics on some damage: that is caught too.
+    /// Opens the database. sled panics on some damage: that is caught too. [`Error::Locked`] when somebody has
+    /// it open, which is no damage.
     pub(crate) fn open(dir: &Path) -> Result<Table, Error> {
         remove_unfinished_snapshots(dir)?;
+        wait_until_released(dir)?;
         let open = || {
             sled::Config::new()
                 .path(dir)
@@ -35,7 +45,7 @@ impl Table {
                 .open()
         };
         let db = attempt(dir, open)?;
-        let path = dir.join("db");
+        let path = dir.join(FILE);
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(Error::io(&path))?;
         Ok(Table { dir: dir.to_owned(), db, file })
     }
@@ -74,7 +84,7 @@ impl Table {
 
     /// Makes what was flushed survive a power cut.
     pub(crate) fn sync(&self) -> Result<(), Error> {
-        self.file.sync_data().map_err(Error::io(&self.dir.join("db")))
+        self.file.sync_data().map_err(Error::io(&self.dir.join(FILE)))
     }
 }
 
@@ -86,6 +96,25 @@ fn attempt<T>(dir: &Path, work: impl FnOnce() -> sled::Result<T>) -> Result<T, E
         Err(_) => "it panicked".into(),
     };
     Err(Error::State { path: dir.to_owned(), reason })
+}
+
+/// sled's threads hold its file for a moment longer than the last handle to the database.
+fn wait_until_released(dir: &Path) -> Result<(), Error> {
+    let path = dir.join(FILE);
+    let file = match OpenOptions::new().write(true).open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io(&path)(error)),
+    };
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < RELEASE_MAX => thread::sleep(RELEASE_LOOK),
+            Err(TryLockError::WouldBlock) => return Err(Error::Locked { dir: dir.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(Error::Io { path, source }),
+        }
+    }
 }
 
 /// sled refuses to start beside one of these in some cases; they are of no use.
@@ -100,4 +129,24 @@ fn remove_unfinished_snapshots(dir: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_is_not_released_yet_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path()).unwrap();
+        table.apply(vec![(vec![1], Some(vec![2]))]).unwrap();
+        let path = dir.path().to_owned();
+        let opener = thread::spawn(move || Table::open(&path).unwrap().rows(&[]).unwrap());
+
+        thread::sleep(4 * RELEASE_LOOK);
+        assert!(!opener.is_finished());
+        drop(table);
+
+        assert_eq!(opener.join().unwrap(), [(vec![1], vec![2])]);
+    }
 }
