@@ -82,6 +82,20 @@ impl Message {
         Some(Message { parts, persistent, taken_at_ms, ttl_ms, priority, copies: None, stored_by })
     }
 
+    /// The same message once more, as the broker sends it on: with these parts, and taken at another time. It may
+    /// wait as long as before; it has no further keys, and nobody stores it yet.
+    pub fn again(&self, parts: Parts, taken_at_ms: u64) -> Message {
+        Message {
+            parts,
+            persistent: self.persistent,
+            taken_at_ms,
+            ttl_ms: self.ttl_ms,
+            priority: self.priority,
+            copies: None,
+            stored_by: StoredBy::none(),
+        }
+    }
+
     /// Whether the store can bring it back, when it has applied what was appended up to `applied`.
     pub fn is_applied(&self, applied: Ticket) -> bool {
         self.stored_by.0.load(Ordering::Relaxed) <= applied.0

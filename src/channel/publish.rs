@@ -263,10 +263,7 @@ impl Channel {
             answer_by_copies(context, &message);
         }
         if !queues.is_empty() {
-            return match with {
-                Some(with) => context.batch.messages.add_with(message, queues, origin, with),
-                None => context.batch.messages.add(message, queues, origin),
-            };
+            return context.batch.messages.add(message, queues, origin, with);
         }
         with.into_iter().for_each(|with| context.batch.messages.tell(with));
         let message = Arc::new(message);
@@ -324,15 +321,8 @@ impl Channel {
 fn answer_by_copies(context: &Context<'_>, message: &Message) {
     let copies = message.copies.iter().flatten().filter_map(|key| std::str::from_utf8(key).ok());
     for name in copies.filter(|name| is_reply_name(name)) {
-        let answer = Message {
-            parts: message.parts.clone(),
-            persistent: message.persistent,
-            taken_at_ms: message.taken_at_ms,
-            ttl_ms: None,
-            priority: message.priority,
-            copies: None,
-            stored_by: StoredBy::none(),
-        };
+        let again = message.again(message.parts.clone(), message.taken_at_ms);
+        let answer = Message { ttl_ms: None, ..again };
         context.vhost.requesters().answer(name, &Arc::new(answer));
     }
 }

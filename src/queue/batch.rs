@@ -66,37 +66,24 @@ impl Batch {
         self.queues.is_empty() && self.operations.is_empty() && self.refused.is_empty()
     }
 
-    /// Adds a message for these queues, of which there is at least one.
-    pub fn add(&mut self, mut message: Message, queues: &[Handle], origin: Origin) {
-        let is_kept = is_kept(&message, queues);
-        if is_kept {
+    /// Adds a message for these queues. With one that comes from another queue goes what the store is told of
+    /// that, `with`, in the same record if the store keeps the message at all.
+    pub fn add(&mut self, mut message: Message, queues: &[Handle], origin: Origin, with: Option<Operation>) {
+        if is_kept(&message, queues) {
             // It goes to its queues first, and none may take it for stored before all of it is.
             message.stored_by = StoredBy::due();
-        }
-        let message = Arc::new(message);
-        if is_kept {
+            let message = Arc::new(message);
             let places = queues.iter().map(|queue| self.place(queue, message.clone(), origin)).collect();
-            self.kept.push(Kept { message, places, with: None });
+            self.kept.push(Kept { message, places, with });
             return;
         }
+        self.operations.extend(with);
         let Some((last, others)) = queues.split_last() else { return };
+        let message = Arc::new(message);
         for queue in others {
             self.place(queue, message.clone(), origin);
         }
         self.place(last, message, origin);
-    }
-
-    /// The same for a message that comes from another queue, of which the store is told in the same breath.
-    pub fn add_with(&mut self, mut message: Message, queues: &[Handle], origin: Origin, with: Operation) {
-        if !is_kept(&message, queues) {
-            self.add(message, queues, origin);
-            self.operations.push(with);
-            return;
-        }
-        message.stored_by = StoredBy::due();
-        let message = Arc::new(message);
-        let places = queues.iter().map(|queue| self.place(queue, message.clone(), origin)).collect();
-        self.kept.push(Kept { message, places, with: Some(with) });
     }
 
     /// The store is told this with the rest.

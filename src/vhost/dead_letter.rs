@@ -15,7 +15,7 @@ use tracing::warn;
 
 use super::{QueueFlags, Vhost};
 use crate::delivery::{ConnectionId, Stored};
-use crate::message::{Keys, Message, StoredBy};
+use crate::message::{Keys, Message};
 use crate::parts::Parts;
 use crate::queue::{self, Departure, Handle, Lost, Origin, Reason, Unroutable};
 
@@ -63,16 +63,11 @@ impl Vhost {
                     dead.into_iter().collect()
                 }
             };
-            if targets.is_empty() {
-                settle.into_iter().for_each(|settle| batch.tell(settle));
-                continue;
+            if !targets.is_empty() {
+                queue.counters().dead_lettered(departure.reason);
             }
-            queue.counters().dead_lettered(departure.reason);
             let origin = Origin { channel: 0, tag: n as u64 };
-            match settle {
-                Some(settle) => batch.add_with(letter, &targets, origin, settle),
-                None => batch.add(letter, &targets, origin),
-            }
+            batch.add(letter, &targets, origin, settle);
         }
         matches.clear();
     }
@@ -149,29 +144,16 @@ fn letter(departure: &Departure, queue: &str, exchange: &str, key: Option<&str>,
     let properties = Properties { headers: Some(&headers), expiration: None, ..read }.encode();
     let address = amqp::method::address(exchange, key.unwrap_or(message.routing_key()));
     let body: Bytes = message.parts.share_body(0..message.parts.body().len());
-    let copies: Keys = copies.into_iter().map(|key| key.into_boxed_slice()).collect();
-    Message {
-        parts: Parts::gathered(&address, &properties, body),
-        persistent: message.persistent,
-        taken_at_ms: now_ms,
-        ttl_ms: None,
-        priority: message.priority,
-        copies: (!drops_copies && !copies.is_empty()).then_some(copies),
-        stored_by: StoredBy::none(),
-    }
-}
-
-/// The keys in the header `CC` of these headers.
-pub(super) fn copies_of(headers: Option<&[u8]>) -> Keys {
-    let raw: Vec<(&[u8], &[u8])> = headers.into_iter().flat_map(table::raw_entries).collect();
-    copies(&raw).into_iter().map(Vec::into_boxed_slice).collect()
+    let copies = (!drops_copies && !copies.is_empty()).then_some(copies);
+    let parts = Parts::gathered(&address, &properties, body);
+    Message { ttl_ms: None, copies, ..message.again(parts, now_ms) }
 }
 
 /// The keys in the header `CC`.
-fn copies(headers: &[(&[u8], &[u8])]) -> Vec<Vec<u8>> {
+pub(super) fn copies(headers: &[(&[u8], &[u8])]) -> Keys {
     let raw = headers.iter().find(|(name, _)| *name == b"CC").map(|(_, raw)| *raw);
-    let Some(Ok(Value::Array(values))) = raw.map(table::decode_value) else { return Vec::new() };
-    let key = |value| if let Value::Bytes(key) = value { Some(key) } else { None };
+    let Some(Ok(Value::Array(values))) = raw.map(table::decode_value) else { return Keys::default() };
+    let key = |value| if let Value::Bytes(key) = value { Some(key.into_boxed_slice()) } else { None };
     values.into_iter().filter_map(key).collect()
 }
 
@@ -180,7 +162,7 @@ struct Death<'a> {
     message: &'a Arc<Message>,
     queue: &'a str,
     reason: Reason,
-    copies: &'a [Vec<u8>],
+    copies: &'a [Box<[u8]>],
     now_ms: u64,
 }
 
@@ -229,7 +211,7 @@ impl Death<'_> {
 
     fn entry(&self, expiration: Option<&[u8]>) -> Table {
         let key = Value::text(self.message.routing_key());
-        let copies = self.copies.iter().map(|key| Value::Bytes(key.clone()));
+        let copies = self.copies.iter().map(|key| Value::Bytes(key.to_vec()));
         let mut entry = Table::from_iter([
             ("count", Value::Int(1)),
             ("reason", Value::text(self.reason.name())),

@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use super::definitions::{self, Definition};
 use super::{Topology, Vhost};
 use crate::error::Error;
-use crate::message::{Keys, Message, StoredBy, parse_ttl};
+use crate::message::{Message, parse_ttl};
 use crate::parts::Parts;
 use crate::queue::{self, Arguments, Declaration, Departure, Handle, Lost, Origin};
 
@@ -233,12 +233,7 @@ impl Vhost {
             }
             let settle = super::dead_letter::settle(delays, departure);
             let origin = Origin { channel: 0, tag: n as u64 };
-            match settle {
-                Some(settle) if targets.is_empty() => batch.tell(settle),
-                Some(settle) => batch.add_with(message, &targets, origin, settle),
-                None if targets.is_empty() => {}
-                None => batch.add(message, &targets, origin),
-            }
+            batch.add(message, &targets, origin, settle);
         }
         matches.clear();
     }
@@ -260,21 +255,18 @@ fn released(message: &Arc<Message>, now_ms: u64) -> Message {
     let read = Properties::parse(message.parts.properties()).unwrap_or_default();
     let delayed_ms = message.ttl_ms.unwrap_or_default();
     let negated = table::encode_value(&Value::Int(-(delayed_ms as i64)));
-    let old = read.headers.into_iter().flat_map(table::raw_entries);
-    let mut entries: Vec<(&[u8], &[u8])> = old.filter(|(name, _)| *name != DELAY).collect();
+    let raw: Vec<(&[u8], &[u8])> = read.headers.into_iter().flat_map(table::raw_entries).collect();
+    let mut entries: Vec<(&[u8], &[u8])> = raw.iter().copied().filter(|(name, _)| *name != DELAY).collect();
     entries.push((DELAY, &negated));
     let headers = table::from_raw(entries);
     let properties = Properties { headers: Some(&headers), ..read }.encode();
     let body = message.parts.share_body(0..message.parts.body().len());
-    let copies: Keys = super::dead_letter::copies_of(read.headers);
+    let copies = super::dead_letter::copies(&raw);
+    let parts = Parts::gathered(message.parts.address(), &properties, body);
     Message {
-        parts: Parts::gathered(message.parts.address(), &properties, body),
-        persistent: message.persistent,
-        taken_at_ms: now_ms,
         ttl_ms: read.expiration.and_then(|expiration| parse_ttl(expiration).ok()),
-        priority: message.priority,
         copies: (!copies.is_empty()).then_some(copies),
-        stored_by: StoredBy::none(),
+        ..message.again(parts, now_ms)
     }
 }
 

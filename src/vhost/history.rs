@@ -10,7 +10,7 @@ use exchanges::{Matches, Target};
 use store::Urgency;
 
 use super::Vhost;
-use crate::message::{Message, StoredBy};
+use crate::message::Message;
 use crate::queue::{self, Origin};
 
 /// The type of exchange that remembers.
@@ -21,39 +21,7 @@ const NO_STORE: &[u8] = b"x-recent-history-no-store";
 
 /// The messages that exchanges remember, by exchange, the oldest first.
 #[derive(Debug, Default)]
-pub struct Histories(Mutex<HashMap<Arc<str>, VecDeque<Kept>>>);
-
-/// A message, as it is published once more.
-#[derive(Debug)]
-struct Kept {
-    parts: crate::parts::Parts,
-    persistent: bool,
-    priority: u8,
-    expiration_ms: Option<u64>,
-}
-
-impl Kept {
-    fn of(message: &Message) -> Kept {
-        Kept {
-            parts: message.parts.clone(),
-            persistent: message.persistent,
-            priority: message.priority,
-            expiration_ms: message.ttl_ms,
-        }
-    }
-
-    fn message(&self, now_ms: u64) -> Message {
-        Message {
-            parts: self.parts.clone(),
-            persistent: self.persistent,
-            taken_at_ms: now_ms,
-            ttl_ms: self.expiration_ms,
-            priority: self.priority,
-            copies: None,
-            stored_by: StoredBy::none(),
-        }
-    }
-}
+pub struct Histories(Mutex<HashMap<Arc<str>, VecDeque<Message>>>);
 
 impl Histories {
     /// Remembers a message; the oldest is forgotten if there are more than `length`.
@@ -66,7 +34,7 @@ impl Histories {
         }
         let mut histories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let history = histories.entry(exchange.into()).or_default();
-        history.push_back(Kept::of(message));
+        history.push_back(message.again(message.parts.clone(), message.taken_at_ms));
         while history.len() as u64 > length {
             history.pop_front();
         }
@@ -79,7 +47,8 @@ impl Histories {
 
     fn messages(&self, exchange: &str, now_ms: u64) -> Vec<Message> {
         let histories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        histories.get(exchange).into_iter().flatten().map(|kept| kept.message(now_ms)).collect()
+        let kept = histories.get(exchange).into_iter().flatten();
+        kept.map(|message| message.again(message.parts.clone(), now_ms)).collect()
     }
 }
 
@@ -97,9 +66,7 @@ impl Vhost {
                     if found { matches.queues().to_vec() } else { Vec::new() }
                 }
             };
-            if !queues.is_empty() {
-                batch.add(message, &queues, Origin::default());
-            }
+            batch.add(message, &queues, Origin::default(), None);
         }
         let store = &self.surroundings.store;
         batch.flush(None, |operations, _| store.append(operations.collect(), Urgency::Lazy));
