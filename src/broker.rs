@@ -325,6 +325,7 @@ impl Broker {
             Definition::Binding(kept) => self.vhost(&kept.vhost)?.restore_binding(kept),
             Definition::Delays(kept) => {
                 let delays = self.vhost(&kept.vhost)?.restore_delays(kept)?;
+                delays.marks_id().and_then(|marks| queues.remove(&marks));
                 if let Some(recovered) = queues.remove(&delays.id()) {
                     delays.restore(0, &recovered);
                     let messages = recovered.live;

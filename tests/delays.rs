@@ -269,3 +269,217 @@ fn the_time_to_live_of_a_delayed_message_begins_when_it_arrives() {
 
     eventually("it has expired", || client.counts("q").0 == 0);
 }
+
+/// Delivery-mode 2, a delay and an id.
+fn with_id(ms: i64, id: &str) -> Vec<u8> {
+    let mut out = vec![0x30, 0x00];
+    Table::from_iter([("x-delay", Value::Int(ms)), ("x-schedule-id", Value::text(id))]).encode(&mut out);
+    out.push(2);
+    out
+}
+
+/// Asks for a delayed message of an exchange to be cancelled. Mandatory, to hear why not.
+fn take_back(client: &mut Client, exchange: &str, id: &str) {
+    let entries = [("x-schedule-exchange", Value::text(exchange)), ("x-schedule-id", Value::text(id))];
+    ask(client, "cancel", &headers(entries));
+}
+
+fn ask(client: &mut Client, key: &str, headers: &[u8]) {
+    let (exchange, routing_key) = ("amq.schedule".into(), key.into());
+    let publish = basic::Publish { exchange, routing_key, mandatory: true, immediate: false };
+    let content = client.content(publish, headers, b"");
+    client.send_raw(&content);
+}
+
+/// A mandatory publish comes back with a reason, and is nacked.
+fn expect_refused(client: &mut Client, tag: u64, body: &str, reason: &str) {
+    let Event::Message(back) = client.event() else { panic!("it does not come back") };
+    let Cold::Basic(basic::AMQPMethod::Return(method)) = &*back.method else { panic!("{back:?}") };
+    assert_eq!((method.reply_code, method.reply_text.as_str()), (312, reason));
+    assert_eq!(*back.body, *body.as_bytes());
+    client.expect(basic::Nack { delivery_tag: tag, multiple: false, requeue: false });
+}
+
+#[test]
+fn a_delayed_message_is_cancelled_by_its_id_and_an_id_is_given_once() {
+    let mut broker = Broker::start();
+    let mut client = broker.client();
+    delayed(&mut client, "fanout");
+    client.confirm();
+    for id in ["one", "two", "three"] {
+        client.publish_with("later", "", &with_id(10_000, id), id);
+    }
+    client.expect_confirmed(1, 3);
+    let again = |client: &mut Client, id: &str| {
+        let (exchange, routing_key) = ("later".into(), String::new().into());
+        let publish = basic::Publish { exchange, routing_key, mandatory: true, immediate: false };
+        let content = client.content(publish, &with_id(10_000, id), b"again");
+        client.send_raw(&content);
+    };
+    again(&mut client, "two");
+    let taken = |id: &str| {
+        format!(
+            "a delayed message with x-schedule-id '{id}' waits in exchange 'later' already; cancel that one first, \
+             or take another id"
+        )
+    };
+    expect_refused(&mut client, 4, "again", &taken("two"));
+    take_back(&mut client, "later", "one");
+    client.expect_ack(5);
+    let unknown = |exchange: &str, id: &str| {
+        format!(
+            "no delayed message with x-schedule-id '{id}' waits in exchange '{exchange}'; it is unknown, or its time \
+             has come"
+        )
+    };
+    take_back(&mut client, "later", "one");
+    expect_refused(&mut client, 6, "", &unknown("later", "one"));
+    take_back(&mut client, "nowhere", "two");
+    expect_refused(&mut client, 7, "", &unknown("nowhere", "two"));
+    assert_eq!(held(&broker), 2);
+    client.close();
+
+    broker.restart();
+    let mut client = broker.client();
+    client.confirm();
+    again(&mut client, "two");
+    expect_refused(&mut client, 1, "again", &taken("two"));
+    take_back(&mut client, "later", "one");
+    expect_refused(&mut client, 2, "", &unknown("later", "one"));
+    take_back(&mut client, "later", "two");
+    client.expect_ack(3);
+    again(&mut client, "two");
+    client.expect_ack(4);
+    broker.advance(Duration::from_secs(10));
+    eventually("both are due", || client.counts("q").0 == 2);
+    assert_eq!(client.drain("q"), ["three", "again"]);
+    again(&mut client, "three");
+    client.expect_ack(5);
+    take_back(&mut client, "later", "three");
+    client.expect_ack(6);
+    client.close();
+
+    broker.restart();
+    broker.advance(Duration::from_secs(60));
+    assert_eq!((held(&broker), broker.client().counts("q").0), (0, 0));
+}
+
+#[test]
+fn of_thousands_with_ids_exactly_those_arrive_that_nobody_cancelled() {
+    const MESSAGES: u64 = 1500;
+    const HOUR_MS: u64 = 3_600_000;
+    // A line of its own that is hardly in memory, and one of transient messages.
+    let mut broker = Broker::with(|config| config.message_memory_bytes_max = 500_000);
+    let mut client = broker.client();
+    delayed(&mut client, "fanout");
+    client.confirm();
+    let id = |n: u64| format!("message {n}");
+    for n in 0..MESSAGES {
+        let ms = HOUR_MS + (n * 7919) % 60_000;
+        client.publish_with("later", "", &with_id(ms as i64, &id(n)), format!("{n:1000}"));
+    }
+    client.expect_confirmed(1, MESSAGES);
+    (0..MESSAGES).filter(|n| n % 3 == 0).for_each(|n| take_back(&mut client, "later", &id(n)));
+    client.expect_confirmed(MESSAGES + 1, MESSAGES + MESSAGES / 3);
+    assert_eq!(held(&broker) as u64, MESSAGES - MESSAGES / 3);
+    client.close();
+    broker.restart();
+    let mut client = broker.client();
+    client.confirm();
+    (0..MESSAGES).filter(|n| n % 3 == 1).for_each(|n| take_back(&mut client, "later", &id(n)));
+    client.expect_confirmed(1, MESSAGES / 3);
+    for n in 0..100 {
+        let transient = [("x-delay", Value::Int(HOUR_MS as i64 + n)), ("x-schedule-id", Value::Int(n))];
+        client.publish_with("later", "", &headers(transient), format!("{:1000}", n + 10_000));
+    }
+    (0..100).filter(|n| n % 2 == 0).for_each(|n: i64| take_back(&mut client, "later", &n.to_string()));
+    client.expect_confirmed(MESSAGES / 3 + 1, MESSAGES / 3 + 150);
+
+    broker.advance(Duration::from_millis(HOUR_MS + 60_000));
+    let expected = MESSAGES / 3 + 50;
+    eventually("all have come", || u64::from(client.counts("q").0) == expected);
+    let mut arrived: Vec<u64> = client.drain("q").iter().map(|body| body.trim().parse().unwrap()).collect();
+    arrived.sort_unstable();
+    let transient = (10_000..10_100).filter(|n| n % 2 == 1);
+    assert_eq!(arrived, (0..MESSAGES).filter(|n| n % 3 == 2).chain(transient).collect::<Vec<_>>());
+    assert_eq!(held(&broker), 0);
+}
+
+#[test]
+fn a_purge_forgets_the_ids_as_well() {
+    let mut broker = Broker::start();
+    let mut client = broker.client();
+    delayed(&mut client, "fanout");
+    client.confirm();
+    client.publish_with("later", "", &with_id(10_000, "one"), "first");
+    client.expect_ack(1);
+
+    assert_eq!(broker.vhost("/").purge_delayed("later").unwrap(), 1);
+
+    client.publish_with("later", "", &with_id(10_000, "one"), "second");
+    client.expect_ack(2);
+    client.close();
+    broker.restart();
+    broker.advance(Duration::from_secs(10));
+    let mut client = broker.client();
+    eventually("it is due", || client.counts("q").0 == 1);
+    client.get("q", "second");
+}
+
+#[test]
+fn what_cannot_be_cancelled_or_scheduled_is_said_by_name() {
+    let broker = Broker::with(|config| {
+        config.seed.users.push(user("reader", "reader", &[]));
+        config.seed.permissions.push(permission("reader", "/", [".*", "^amq\\.schedule$", ".*"]));
+    });
+    let mut client = broker.client();
+    delayed(&mut client, "fanout");
+    let refusals = [
+        (
+            "delete",
+            headers([]),
+            "PRECONDITION_FAILED - exchange 'amq.schedule' takes the key 'cancel', not 'delete'",
+        ),
+        (
+            "cancel",
+            headers([]),
+            "PRECONDITION_FAILED - the header 'x-schedule-id' must say which message is cancelled",
+        ),
+        (
+            "cancel",
+            headers([("x-schedule-id", Value::text("one"))]),
+            "PRECONDITION_FAILED - the header 'x-schedule-exchange' must name the exchange that delays the message",
+        ),
+    ];
+    for (n, (key, headers, text)) in (2..).zip(refusals) {
+        client.open_channel(n);
+        let mut on = client.on(n);
+        ask(&mut on, key, &headers);
+        on.expect_channel_close(ReplyCode::PreconditionFailed, text);
+    }
+    client.publish_with(
+        "later",
+        "",
+        &headers([("x-delay", Value::Int(5)), ("x-schedule-id", Value::Bool(true))]),
+        "x",
+    );
+    client.expect_channel_close(
+        ReplyCode::PreconditionFailed,
+        "PRECONDITION_FAILED - the header 'x-schedule-id' must be a text that is not empty, or a number",
+    );
+    let mut client = broker.client();
+    client.tx();
+    take_back(&mut client, "later", "one");
+    client.expect_channel_close(
+        ReplyCode::PreconditionFailed,
+        "PRECONDITION_FAILED - a delayed message is cancelled at once, which no transaction can take back; use a \
+         channel without one",
+    );
+
+    let mut reader = broker.client_as(&Login::of("reader", "reader"));
+    take_back(&mut reader, "later", "one");
+    reader.expect_channel_close(
+        ReplyCode::AccessRefused,
+        "ACCESS_REFUSED - access to exchange 'later' in vhost '/' refused for user 'reader'",
+    );
+}

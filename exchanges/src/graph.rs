@@ -14,6 +14,7 @@ use crate::targets::Slot;
 use crate::value::Arguments;
 
 /// The exchanges that every vhost has from the start (section 3.1.3), all durable: name, type, internal.
+/// The last one is ours: delayed messages are cancelled there.
 const PREDECLARED: &[(&str, &str, bool)] = &[
     ("", "direct", false),
     ("amq.direct", "direct", false),
@@ -22,6 +23,7 @@ const PREDECLARED: &[(&str, &str, bool)] = &[
     ("amq.headers", "headers", false),
     ("amq.match", "headers", false),
     ("amq.rabbitmq.trace", "topic", true),
+    ("amq.schedule", "direct", false),
 ];
 
 /// All exchanges and bindings of a vhost.
@@ -526,7 +528,7 @@ mod tests {
         names.sort();
         let expected = ["", "amq.direct", "amq.fanout", "amq.headers", "amq.match"];
         assert_eq!(names[..5], expected);
-        assert_eq!(names[5..], ["amq.rabbitmq.trace", "amq.topic"]);
+        assert_eq!(names[5..], ["amq.rabbitmq.trace", "amq.schedule", "amq.topic"]);
         assert!(graph.iter().all(|exchange| exchange.durable && !exchange.auto_delete));
         assert!(graph.get(b"amq.rabbitmq.trace").unwrap().internal);
         assert_eq!(graph.get(b"amq.match").unwrap().kind, kind("headers"));

@@ -9,6 +9,7 @@ mod late;
 mod publish;
 mod reply;
 mod roads;
+mod schedule;
 mod settle;
 mod tx;
 mod unacked;

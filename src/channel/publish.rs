@@ -15,13 +15,13 @@ use crate::message::{Keys, Message, StoredBy, parse_ttl};
 use crate::outbox::Outbox;
 use crate::parts;
 use crate::queue;
-use crate::vhost::{OnDuplicate, REPLY_TO, Verdict, asks_for_delay, is_reply_name};
+use crate::vhost::{OnDuplicate, REPLY_TO, SCHEDULE, Verdict, asks_for_delay, is_reply_name, schedule_id};
 
 /// Publishes of a connection that have been routed and wait to be handed over.
 #[derive(Debug, Default)]
 pub struct Batch {
     matches: Matches<queue::Handle>,
-    messages: queue::Batch,
+    pub(super) messages: queue::Batch,
     /// Channels in confirm mode that published.
     confirming: Vec<u16>,
     /// A queue that has more than its consumers have been given, and wants no more for a while.
@@ -147,6 +147,15 @@ impl Channel {
             stored_by: StoredBy::none(),
             taken_at_ms: context.now_ms,
         };
+        if exchange == SCHEDULE {
+            return self.ask_schedule(context, message, head.mandatory, read.headers.unwrap_or_default());
+        }
+        let id = delay.as_ref().map_or(Ok(None), |_| schedule_id(read.headers.unwrap_or_default()))?;
+        if let (Some((delays, _)), Some(id)) = (&delay, &id)
+            && !self.check_schedule_id(context, &message, head.mandatory, delays, id)?
+        {
+            return Ok(());
+        }
         let mut matches = std::mem::take(&mut context.batch.matches);
         let generation = context.vhost.generation();
         let outcome = self.route(context, &message, &mut matches);
@@ -177,7 +186,13 @@ impl Channel {
                 // Whether it leads anywhere is looked at now, and again when it is due.
                 Some((delays, ms)) if !(head.mandatory && matches.is_empty()) => {
                     let message = Message { ttl_ms: Some(ms), ..message };
-                    self.routed(context, message, false, &[delays], with);
+                    match id {
+                        None => self.routed(context, message, false, &[delays], with),
+                        Some(id) => {
+                            with.into_iter().for_each(|with| context.batch.messages.tell(with));
+                            self.schedule(context, message, &delays, &id);
+                        }
+                    }
                 }
                 _ => self.routed(context, message, head.mandatory, matches.queues(), with),
             }
@@ -225,17 +240,25 @@ impl Channel {
     /// A publish has come before, and goes to no queue.
     fn duplicate(&mut self, context: &mut Context<'_>, message: &Message, how: OnDuplicate) {
         if how == OnDuplicate::Return {
-            self.return_message(context, message, ReplyCode::PreconditionFailed);
+            let code = ReplyCode::PreconditionFailed;
+            self.return_message(context, message, code, code.name());
         }
+        let origin = self.published(context);
+        if how == OnDuplicate::Nack && matches!(self.mode, Mode::Confirm(_)) {
+            context.batch.messages.refuse(origin);
+        }
+    }
+
+    /// Counts a publish, which is confirmed with the batch if the client wants that.
+    pub(super) fn published(&mut self, context: &mut Context<'_>) -> queue::Origin {
+        let mut origin = queue::Origin { channel: self.number, tag: 0 };
         if let Mode::Confirm(confirms) = &mut self.mode {
-            let tag = confirms.published();
+            origin.tag = confirms.published();
             if context.batch.confirming.last() != Some(&self.number) {
                 context.batch.confirming.push(self.number);
             }
-            if how == OnDuplicate::Nack {
-                context.batch.messages.refuse(queue::Origin { channel: self.number, tag });
-            }
         }
+        origin
     }
 
     /// A publish that nothing is wrong with takes effect, or is kept for the commit. The store is told `with`
@@ -248,17 +271,10 @@ impl Channel {
         queues: &[queue::Handle],
         with: Option<Operation>,
     ) {
-        let mut origin = queue::Origin { channel: self.number, tag: 0 };
-        match &mut self.mode {
-            Mode::Tx(tx) => return tx.publish(Arc::new(message), mandatory, queues),
-            Mode::Confirm(confirms) => {
-                origin.tag = confirms.published();
-                if context.batch.confirming.last() != Some(&self.number) {
-                    context.batch.confirming.push(self.number);
-                }
-            }
-            Mode::Plain => {}
+        if let Mode::Tx(tx) = &mut self.mode {
+            return tx.publish(Arc::new(message), mandatory, queues);
         }
+        let origin = self.published(context);
         if message.copies.is_some() && message.exchange().is_empty() {
             answer_by_copies(context, &message);
         }
@@ -302,13 +318,19 @@ impl Channel {
 
     /// basic.return: no queue took a mandatory message.
     pub(super) fn return_unroutable(&self, context: &mut Context<'_>, message: &Message) {
-        self.return_message(context, message, ReplyCode::NoRoute);
+        self.return_message(context, message, ReplyCode::NoRoute, ReplyCode::NoRoute.name());
     }
 
-    fn return_message(&self, context: &mut Context<'_>, message: &Message, code: ReplyCode) {
+    pub(super) fn return_message(
+        &self,
+        context: &mut Context<'_>,
+        message: &Message,
+        code: ReplyCode,
+        text: &str,
+    ) {
         let method = Cold::Basic(basic::AMQPMethod::Return(basic::Return {
             reply_code: code.number(),
-            reply_text: code.name().into(),
+            reply_text: text.into(),
             exchange: message.exchange().into(),
             routing_key: message.routing_key().into(),
         }));

@@ -18,6 +18,10 @@ pub struct Batch {
     kept: Vec<Kept>,
     /// What the store is to be told.
     operations: Vec<Operation>,
+    /// Messages that are stored when the store has been told of them.
+    told: Vec<Arc<Message>>,
+    /// When what was told of them has to be synced.
+    told_sync: Option<SyncMode>,
     /// Messages that were refused before they had a queue.
     refused: Vec<Origin>,
 }
@@ -91,6 +95,13 @@ impl Batch {
         self.operations.push(operation);
     }
 
+    /// The store is told this of a message, which is stored then; and it is synced when `sync` says.
+    pub fn tell_of(&mut self, message: Arc<Message>, operation: Operation, sync: SyncMode) {
+        self.operations.push(operation);
+        self.told.push(message);
+        self.told_sync = self.told_sync.into_iter().chain([sync]).reduce(SyncMode::stricter);
+    }
+
     /// A message is refused, and goes to no queue.
     pub fn refuse(&mut self, origin: Origin) {
         self.refused.push(origin);
@@ -149,9 +160,12 @@ impl Batch {
             });
         }
         let kept = self.queues.iter().filter(|batch| batch.queue.declaration().is_kept());
-        outcome.sync = kept.map(|batch| batch.queue.sync()).reduce(SyncMode::stricter).unwrap_or_default();
+        let syncs = kept.map(|batch| batch.queue.sync()).chain(self.told_sync.take());
+        outcome.sync = syncs.reduce(SyncMode::stricter).unwrap_or_default();
         self.queues.clear();
         let ticket = (!self.operations.is_empty()).then(|| append(self.operations.drain(..), outcome.sync));
+        let told = self.told.drain(..);
+        told.for_each(|message| message.stored_by.add(ticket.unwrap_or(Ticket(0))));
         for kept in self.kept.drain(..) {
             // Of a message that has missed its queue nobody will ask.
             kept.message.stored_by.add(ticket.unwrap_or(Ticket(0)));

@@ -38,6 +38,9 @@ pub struct Due {
     fresh: VecDeque<(Time, Arc<Message>)>,
     /// Those that the store does not have, or has for want of memory.
     unkept: BTreeSet<Time>,
+    /// Taken out before their time, each by a message that is stored when the store knows of it. Until then it
+    /// lists them still.
+    withdrawn: VecDeque<(Time, Arc<Message>)>,
     /// The store has been asked for what is behind this time, which was the horizon then.
     asked: Option<Time>,
 }
@@ -58,6 +61,7 @@ impl Due {
             taken: (0, Seq(0)),
             fresh: VecDeque::new(),
             unkept: BTreeSet::new(),
+            withdrawn: VecDeque::new(),
             asked: None,
         }
     }
@@ -104,6 +108,26 @@ impl Due {
             Stored::Kept => self.near.remove(&time),
             Stored::No | Stored::Spilled => self.unkept.remove(&time),
         };
+    }
+
+    /// Whether a message may be ready that is due at this time. One that is not there any more has been taken
+    /// by its time, or withdrawn.
+    pub fn has(&self, time: Time) -> bool {
+        match time <= self.horizon {
+            true => self.near.contains(&time) || self.unkept.contains(&time),
+            false => self.withdrawn.iter().all(|(other, _)| *other != time),
+        }
+    }
+
+    /// Takes a message out before its time. True if the store keeps it, and lists it until `by` is stored.
+    pub fn withdraw(&mut self, time: Time, by: &Arc<Message>) -> bool {
+        if self.unkept.remove(&time) {
+            return false;
+        }
+        self.near.remove(&time);
+        self.fresh.retain(|(fresh, _)| *fresh != time);
+        self.withdrawn.push_back((time, by.clone()));
+        true
     }
 
     /// Nothing is ready any more.
@@ -154,6 +178,9 @@ impl Due {
         {
             self.fresh.pop_front();
         }
+        while self.asked.is_none() && self.withdrawn.front().is_some_and(|(_, by)| by.is_applied(applied)) {
+            self.withdrawn.pop_front();
+        }
     }
 
     /// Behind which time the store should list what is due next; nothing if enough is known, or it has been
@@ -178,7 +205,8 @@ impl Due {
             // It has come nearer since then.
             return;
         }
-        self.near.extend(entries);
+        let is_there = |time: &Time| self.withdrawn.iter().all(|(withdrawn, _)| withdrawn != time);
+        self.near.extend(entries.into_iter().filter(is_there));
         self.horizon = through;
         let fresh = self.fresh.iter().map(|(time, _)| *time);
         let missed: Vec<Time> = fresh.filter(|time| *time > before && *time <= through).collect();

@@ -231,6 +231,12 @@ impl Handle {
         (first..first + self.0.declaration.arguments.levels() as u64).map(QueueId)
     }
 
+    /// The number under which the store has the marks of messages that can be found by an id, if this is the
+    /// queue for delayed messages of an exchange: each has the number of its message.
+    pub fn marks_id(&self) -> Option<QueueId> {
+        self.0.declaration.is_delays.then(|| QueueId(self.0.id.0 + 1))
+    }
+
     /// What holds for it: its arguments, and the policies.
     pub fn settings(&self) -> Arc<Arguments> {
         self.lock().state.settings().clone()
@@ -397,6 +403,17 @@ impl Handle {
         self.act(|state, _, _| state.seen_off(n));
     }
 
+    /// Whether a message waits at this place that is due at this time.
+    pub fn waits(&self, place: Place, due_at_ms: u64) -> bool {
+        self.lock().state.waits(place, due_at_ms)
+    }
+
+    /// Takes out a message before its time: why the store has it. The caller tells the store, with the message
+    /// `by`. `None` if it does not wait any more.
+    pub fn withdraw(&self, place: Place, due_at_ms: u64, by: &Arc<Message>) -> Option<Stored> {
+        self.act(|state, _, _| state.withdraw(place, due_at_ms, by))
+    }
+
     /// Delivers nothing before this time, in milliseconds since 1970; 0 goes on at once.
     pub fn pause(&self, until_ms: u64) {
         self.act(|state, _, _| state.pause(until_ms));
@@ -480,6 +497,12 @@ impl Handle {
     fn carry_out(&self, effects: Effects, has_spilled: bool) {
         let has_kept = self.0.declaration.is_kept();
         let mut operations = Vec::new();
+        if let Some(queue) = self.marks_id().filter(|_| has_kept) {
+            // First, so that no mark outlives its message.
+            let here = by_level(effects.gone.clone()).into_iter().map(|(_, runs)| runs);
+            let away = effects.gone_away.iter().map(|(_, runs)| runs.clone());
+            operations.extend(here.chain(away).map(|runs| Operation::Purge { queue, runs }));
+        }
         for place in effects.delivered_through {
             let queue = self.line_id(place.level, Stored::Kept);
             operations.push(Operation::Delivered { queue, through: place.seq });

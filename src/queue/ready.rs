@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use store::{Run, Runs, Seq, Ticket};
 
-use super::due::Due;
+use super::due::{Due, Time};
 use crate::delivery::{Entry, Stored};
 use crate::message::Message;
 
@@ -58,6 +58,8 @@ struct Away {
     count: u64,
     /// Octets of their bodies; of those from before a start, none until they have been counted.
     body_bytes: u64,
+    /// Messages that were taken from here, and whose bodies count until they have been read.
+    unread: BTreeSet<Seq>,
 }
 
 impl Ready {
@@ -207,18 +209,44 @@ impl Ready {
                 return self.pop().map(|entry| (entry.seq, Some(entry)));
             }
             let seq = self.due.pop(now_ms)?;
-            let here =
-                self.take_returned(seq).or_else(|| self.front.take(seq)).or_else(|| self.back.take(seq));
-            let is_away = here.is_none() && self.is_away(seq);
-            if is_away && let Some(away) = &mut self.away {
-                away.count -= 1;
-            }
-            self.join();
-            if here.is_some() || is_away {
+            if let Some(here) = self.take(seq) {
                 return Some((seq, here));
             }
             // It is not ready: it is out, or gone.
         }
+    }
+
+    /// Takes a message from wherever it is: itself, unless it is away. `None` if it is not ready.
+    fn take(&mut self, seq: Seq) -> Option<Option<Entry>> {
+        let here = self.take_returned(seq).or_else(|| self.front.take(seq)).or_else(|| self.back.take(seq));
+        let is_away = here.is_none() && self.is_away(seq);
+        if is_away && let Some(away) = &mut self.away {
+            away.count = away.count.saturating_sub(1);
+            away.unread.insert(seq);
+        }
+        self.join();
+        (here.is_some() || is_away).then_some(here)
+    }
+
+    /// Whether a message is ready that has a time to live of its own.
+    pub fn waits(&self, (at_ms, seq): Time) -> bool {
+        let is_here =
+            self.returned.contains_key(&seq) || self.front.get(seq).is_some() || self.back.get(seq).is_some();
+        self.due.has((at_ms, seq)) && (is_here || self.is_away(seq))
+    }
+
+    /// Takes out a message before its time, of which the store is told with `by`: why the store has it. `None`
+    /// if it does not wait any more.
+    pub fn withdraw(&mut self, time: Time, by: &Arc<Message>) -> Option<Stored> {
+        if !self.waits(time) {
+            return None;
+        }
+        let away = if self.due.withdraw(time, by) { Stored::Kept } else { Stored::Spilled };
+        let here = self.take(time.1)?;
+        if here.is_none() {
+            self.left_away(time.1, None);
+        }
+        Some(here.map_or(away, |entry| entry.stored))
     }
 
     /// When the first of all is due, unless something may be due before it that the store has still to list.
@@ -239,13 +267,17 @@ impl Ready {
         &mut self.due
     }
 
-    /// A message that expired while it was away has been read: its body counts no more. `None` if nobody
+    /// A message that was taken while it was away has been read: its body counts no more. `None` if nobody
     /// has read it.
-    pub fn left_away(&mut self, body_bytes: Option<u64>) {
-        match (&mut self.away, body_bytes) {
-            (Some(away), Some(body_bytes)) => away.body_bytes = away.body_bytes.saturating_sub(body_bytes),
-            (Some(_), None) => self.is_uncounted = true,
-            (None, _) => {}
+    pub fn left_away(&mut self, seq: Seq, body_bytes: Option<u64>) {
+        let Some(away) = &mut self.away else { return };
+        if !away.unread.remove(&seq) {
+            // Those that are away now went there later.
+            return;
+        }
+        match body_bytes {
+            Some(body_bytes) => away.body_bytes = away.body_bytes.saturating_sub(body_bytes),
+            None => self.is_uncounted = true,
         }
     }
 
@@ -254,7 +286,7 @@ impl Ready {
     pub fn restore(&mut self, run: Run, count: u64, first_due_ms: Option<u64>) {
         self.due.restore(first_due_ms);
         self.newest = run.last;
-        self.away = (count > 0).then_some(Away { run, count, body_bytes: 0 });
+        self.away = (count > 0).then_some(Away { run, count, body_bytes: 0, unread: BTreeSet::new() });
         self.is_uncounted = count > 0;
     }
 
@@ -317,7 +349,7 @@ impl Ready {
                 }
                 None if can_go(&entry) => {
                     let (run, body_bytes) = (Run { first: entry.seq, last: entry.seq }, body_bytes(&entry));
-                    self.away = Some(Away { run, count: 1, body_bytes });
+                    self.away = Some(Away { run, count: 1, body_bytes, unread: BTreeSet::new() });
                     self.is_uncounted = false;
                 }
                 None => self.back.push_first(entry),
@@ -730,6 +762,8 @@ pub(crate) mod tests {
         List { n: usize },
         Restart,
         Expire,
+        Read,
+        Withdraw { nth: usize },
         Drain,
     }
 
@@ -747,6 +781,8 @@ pub(crate) mod tests {
             2 => (1usize..6).prop_map(|n| Step::List { n }),
             1 => Just(Step::Restart),
             1 => Just(Step::Expire),
+            2 => Just(Step::Read),
+            2 => (0usize..20).prop_map(|nth| Step::Withdraw { nth }),
             1 => Just(Step::Drain),
         ]
     }
@@ -763,6 +799,10 @@ pub(crate) mod tests {
         store: BTreeMap<u64, Entry>,
         expected: Vec<u64>,
         out: Vec<Entry>,
+        /// Expired while they were away, and not read yet.
+        unread: Vec<Entry>,
+        /// Taken out before their time, each by a message.
+        withdrawn: Vec<(Entry, Arc<Message>)>,
         next: u64,
     }
 
@@ -831,6 +871,8 @@ pub(crate) mod tests {
                     self.store
                         .retain(|seq, entry| entry.stored == Stored::Kept && !self.expected.contains(seq));
                     self.expected.clear();
+                    self.unread.clear();
+                    self.withdrawn.clear();
                     self.ready = self.store.clone();
                     *ready = small();
                     self.next += 5;
@@ -846,6 +888,18 @@ pub(crate) mod tests {
                         self.expire(ready);
                     }
                     assert!(self.ready.values().all(|entry| entry.expires_at_ms > 3));
+                }
+                Step::Read => self.read(ready),
+                Step::Withdraw { nth } => {
+                    let due = self.ready.values().filter(|e| e.message.ttl_ms.is_some());
+                    let Some(entry) = due.cycle().nth(*nth).cloned() else { return };
+                    self.ready.remove(&entry.seq.0);
+                    self.store.remove(&entry.seq.0);
+                    let (time, by) = ((entry.expires_at_ms, entry.seq), self::entry(self.next, 0).message);
+                    assert!(ready.waits(time));
+                    assert_eq!(ready.withdraw(time, &by), Some(entry.stored));
+                    assert!(!ready.waits(time) && ready.withdraw(time, &by).is_none());
+                    self.withdrawn.push((entry, by));
                 }
                 Step::Drain => {
                     let (n, stored, runs) = ready.drain();
@@ -867,7 +921,9 @@ pub(crate) mod tests {
             let applied = Ticket(self.next.saturating_sub(2));
             ready.due().is_applied(applied);
             let Some(after) = ready.due().wanted() else { return false };
-            let kept = self.store.values().filter(|e| e.stored == Stored::Kept);
+            let listed = self.withdrawn.iter().filter(|(_, by)| !by.is_applied(applied));
+            let listed = self.store.values().chain(listed.map(|(entry, _)| entry));
+            let kept = listed.filter(|e| e.stored == Stored::Kept);
             let known = kept.filter(|e| e.message.is_applied(applied));
             let mut times: Vec<Time> =
                 known.filter_map(|e| Some((e.message.expires_at_ms()?, e.seq))).collect();
@@ -887,8 +943,14 @@ pub(crate) mod tests {
                 last = entry.expires_at_ms;
                 match here {
                     Some(here) => assert_eq!(here.stored, entry.stored),
-                    None => ready.left_away(Some(body_bytes(&entry))),
+                    None => self.unread.push(entry),
                 }
+            }
+        }
+
+        fn read(&mut self, ready: &mut Ready) {
+            for entry in self.unread.drain(..) {
+                ready.left_away(entry.seq, Some(body_bytes(&entry)));
             }
         }
 
@@ -915,7 +977,9 @@ pub(crate) mod tests {
                 prop_assert_eq!(ready.is_empty(), naive.ready.is_empty());
                 let bytes = ready.bytes();
                 prop_assert!(ready.stored_bytes() <= bytes);
-                prop_assert_eq!(ready.body_bytes(), naive.ready.values().map(body_bytes).sum::<u64>());
+                if naive.unread.is_empty() && !ready.is_uncounted() {
+                    prop_assert_eq!(ready.body_bytes(), naive.ready.values().map(body_bytes).sum::<u64>());
+                }
             }
             // In the end everything comes out, in order.
             while !naive.ready.is_empty() {

@@ -494,7 +494,7 @@ impl State {
                     effects.exhumed.push(place);
                 }
                 None => {
-                    self.levels.at(place.level).ready.left_away(None);
+                    self.levels.at(place.level).ready.left_away(place.seq, None);
                     effects.are_gone_away(place.level, Run { first: place.seq, last: place.seq });
                 }
             }
@@ -526,7 +526,7 @@ impl State {
         match found {
             Some((stored, message)) => {
                 let body_bytes = message.parts.body().len() as u64;
-                self.levels.at(place.level).ready.left_away(Some(body_bytes));
+                self.levels.at(place.level).ready.left_away(place.seq, Some(body_bytes));
                 self.expired[at].1 = Some(Entry { stored, ..self.entry(place, message) });
             }
             None => drop(self.expired.remove(at)),
@@ -741,6 +741,20 @@ impl State {
     /// Delivers nothing before this time, in milliseconds since 1970; 0 goes on at once.
     pub fn pause(&mut self, until_ms: u64) {
         self.paused_until_ms = until_ms;
+    }
+
+    /// Whether a message waits at this place that is due at this time.
+    pub fn waits(&mut self, place: Place, due_at_ms: u64) -> bool {
+        !self.is_deleted && self.levels.at(place.level).ready.waits((due_at_ms, place.seq))
+    }
+
+    /// Takes out a message before its time, of which the store is told with `by`: why the store has it. `None`
+    /// if it does not wait any more.
+    pub fn withdraw(&mut self, place: Place, due_at_ms: u64, by: &Arc<Message>) -> Option<Stored> {
+        if self.is_deleted {
+            return None;
+        }
+        self.levels.at(place.level).ready.withdraw((due_at_ms, place.seq), by)
     }
 
     /// Lets go of all ready messages; says how many.

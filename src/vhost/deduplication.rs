@@ -181,8 +181,8 @@ fn keep(queue: &Handle, value: u128, ttl_ms: Option<u64>, now_ms: u64) -> Option
     Some(operation)
 }
 
-/// The value as it travels, type letter first, in 128 bits that are the same after a start.
-fn hash(raw: &[u8]) -> u128 {
+/// A value (as it travels, type letter first) in 128 bits that are the same after a start.
+pub(super) fn hash(raw: &[u8]) -> u128 {
     let mut hasher = SipHasher13::new_with_keys(0, 0);
     raw.hash(&mut hasher);
     hasher.finish128().as_u128()

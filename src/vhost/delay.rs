@@ -131,7 +131,10 @@ impl Vhost {
         topology.exchange(exchange, &self.name)?;
         let queue = topology.delays.get(exchange).cloned();
         drop(topology);
-        Ok(queue.map_or(0, |queue| queue.purge()))
+        Ok(queue.map_or(0, |queue| {
+            self.schedule_ids.forget(&queue);
+            queue.purge()
+        }))
     }
 
     /// The queue for the delayed messages of an exchange; it is made when it is first needed. Nothing if the
@@ -148,8 +151,8 @@ impl Vhost {
         let queue = self.make_delays(&mut topology, self.ids.next(), exchange, durable);
         debug!(vhost = %self.name, exchange, "the exchange has its first delayed message");
         if durable {
-            let create = Operation::QueueCreate { queue: queue.id() };
-            self.tell(vec![create, self.delays_definition(&queue).define()]);
+            let create = delays_ids(&queue).map(|queue| Operation::QueueCreate { queue });
+            self.tell(create.chain([self.delays_definition(&queue).define()]).collect());
         }
         Some(queue)
     }
@@ -191,7 +194,10 @@ impl Vhost {
         topology.exchange(&kept.exchange, &self.name)?;
         let id = QueueId(kept.id);
         self.ids.reserve(id);
-        Ok(self.make_delays(&mut topology, id, &kept.exchange, true))
+        let queue = self.make_delays(&mut topology, id, &kept.exchange, true);
+        // Earlier versions had no marks.
+        self.tell(queue.marks_id().map(|queue| Operation::QueueCreate { queue }).into_iter().collect());
+        Ok(queue)
     }
 
     /// An exchange is gone, and with it what it held back: what the store is to be told.
@@ -204,9 +210,11 @@ impl Vhost {
             let messages = dead.len();
             warn!(vhost = %self.name, exchange, messages, "delayed messages have gone with their exchange");
         }
+        self.schedule_ids.forget(&queue);
         match queue.declaration().is_kept() {
             true => {
-                vec![self.delays_definition(&queue).undefine(), Operation::QueueDelete { queue: queue.id() }]
+                let gone = delays_ids(&queue).map(|queue| Operation::QueueDelete { queue });
+                [self.delays_definition(&queue).undefine()].into_iter().chain(gone).collect()
             }
             false => Vec::new(),
         }
@@ -231,6 +239,12 @@ impl Vhost {
                 self.lose(delays, if found { Lost::NoRoute } else { Lost::NoExchange }, true);
                 targets.extend(self.dead_queue());
             }
+            let read = Properties::parse(departure.entry.message.parts.properties()).unwrap_or_default();
+            let headers = read.headers.unwrap_or_default();
+            // Before it goes, so that no mark outlives its message.
+            self.unschedule(delays, departure.entry.place(), headers)
+                .into_iter()
+                .for_each(|op| batch.tell(op));
             let settle = super::dead_letter::settle(delays, departure);
             let origin = Origin { channel: 0, tag: n as u64 };
             batch.add(message, &targets, origin, settle);
@@ -247,6 +261,11 @@ impl Topology {
             || found.arguments.get(b"delayed") == Some(&exchanges::Value::Bool(true))
             || self.policies.of_exchange(exchange).is_delayed()
     }
+}
+
+/// All numbers under which the store keeps something of the delayed messages of an exchange.
+fn delays_ids(delays: &Handle) -> impl Iterator<Item = QueueId> {
+    delays.line_ids().chain(delays.marks_id())
 }
 
 /// A message as it goes on when its time has come: it is taken now, and its delay is negated so that nobody

@@ -13,6 +13,7 @@ mod delay;
 mod history;
 pub mod policy;
 mod reply_to;
+mod schedule;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -39,6 +40,8 @@ pub use delay::asks_for_delay;
 use history::Histories;
 use policy::{Policies, Policy};
 pub use reply_to::{REPLY_TO, Requester, Requesters, is_reply_name};
+use schedule::Ids;
+pub use schedule::{Cancelled, SCHEDULE, schedule_id};
 
 /// Who asks for something, and with which rights.
 #[derive(Clone, Debug)]
@@ -94,6 +97,7 @@ pub struct Vhost {
     ids: Arc<QueueIds>,
     requesters: Requesters,
     histories: Histories,
+    schedule_ids: Ids,
     generation: AtomicU64,
     // Held for reading while a message is routed, for writing while something is declared or deleted;
     // never across an await. Lock order: vhost, then queue, then outbox.
@@ -141,8 +145,9 @@ impl Vhost {
         };
         let requesters = Requesters::default();
         let (generation, topology) = (AtomicU64::new(0), RwLock::new(topology));
-        let histories = Histories::default();
-        Vhost { name: name.into(), surroundings, ids, requesters, histories, generation, topology }
+        let (histories, schedule_ids) = (Histories::default(), Ids::default());
+        let name = name.into();
+        Vhost { name, surroundings, ids, requesters, histories, schedule_ids, generation, topology }
     }
 
     /// Its name.

@@ -34,6 +34,9 @@ const FILES_MAX: usize = 8;
 /// Blocks of places that are kept for the next page.
 const BLOCKS_MAX: usize = 16;
 
+/// So many messages that are due at the same time are listed at once.
+const DUE_AT_MAX: usize = 64;
+
 /// Messages of a queue that are to be read, wherever they are.
 #[derive(Debug, Clone)]
 pub struct WantedEach {
@@ -202,6 +205,23 @@ impl Reader {
                 return page;
             }
         }
+    }
+
+    /// Live messages that are due at exactly this time.
+    pub(crate) fn due_at(&mut self, queue: QueueId, at_ms: u64) -> Vec<Stored> {
+        let mut wanted = DueWanted {
+            queue,
+            after: (at_ms.saturating_sub(1), Seq(u64::MAX)),
+            until_ms: at_ms,
+            max: DUE_AT_MAX,
+        };
+        let mut seqs = Vec::new();
+        while wanted.after < (at_ms, Seq(u64::MAX)) {
+            let page = self.due(&wanted);
+            seqs.extend(page.entries.iter().map(|(_, seq)| *seq));
+            wanted.after = page.through;
+        }
+        if seqs.is_empty() { Vec::new() } else { self.each(WantedEach { queue, seqs }).messages }
     }
 
     fn add_marks(&self, queue: QueueId, messages: &mut [Stored]) {

@@ -13,8 +13,8 @@ use crate::error::Error;
 use crate::fault::{Fault, Hook};
 use crate::full::{Full, OnFull};
 use crate::intake::{Hub, OnPoison, Session, SyncMode, Ticket, Urgency, lock};
-use crate::operation::Operation;
-use crate::read::{DueThen, Page, Reader, Then, Wanted, WantedEach, Wish};
+use crate::operation::{Operation, QueueId};
+use crate::read::{DueThen, Page, Reader, Stored, Then, Wanted, WantedEach, Wish};
 use crate::recovery::{self, Recovered};
 use crate::rewrite::Rewriter;
 use crate::schema;
@@ -102,6 +102,8 @@ struct Owner {
     full: Arc<Full>,
     /// Unbounded, but a queue has at most one page on its way.
     wishes: Mutex<Option<mpsc::Sender<Wish>>>,
+    /// Reads on the threads of others.
+    reader: Mutex<Option<Reader>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -140,8 +142,10 @@ impl Store {
             Worker::start("store-rewrite", move |segments| rewriter.rewrite(segments))?;
         let (wishes, inbox) = mpsc::channel();
         let pages = start.checkpointer.pages.clone();
-        let reader = Reader::new(Arc::clone(&state), Arc::clone(&hub), start.places, pages, &start.log_dir);
-        let reader = reader.start(inbox)?;
+        let reader =
+            |places, pages| Reader::new(Arc::clone(&state), Arc::clone(&hub), places, pages, &start.log_dir);
+        let own = reader(start.places.clone(), pages.clone());
+        let reading = reader(start.places, pages).start(inbox)?;
         let commit = Commit {
             hub: Arc::clone(&hub),
             state: Arc::clone(&state),
@@ -176,7 +180,8 @@ impl Store {
             log_dir: start.log_dir,
             full,
             wishes: Mutex::new(Some(wishes)),
-            threads: Mutex::new(vec![reader, writer, rewriting]),
+            reader: Mutex::new(Some(own)),
+            threads: Mutex::new(vec![reading, writer, rewriting]),
         };
         Ok((Store { hub, owner: Arc::new(owner) }, start.recovered))
     }
@@ -241,6 +246,13 @@ impl Store {
         let (page, pages) = mpsc::channel();
         self.due(wanted, Box::new(move |due| drop(page.send(due))));
         pages.recv().map_err(|_| Error::Closed)
+    }
+
+    /// The live messages of a queue that are due at exactly this time, in milliseconds since 1970. Reads on the
+    /// calling thread: at most a handful of pages of the index, and these messages. Only what is
+    /// [`Store::applied`] is found, and nothing after [`Store::close`].
+    pub fn due_at(&self, queue: QueueId, at_ms: u64) -> Vec<Stored> {
+        lock(&self.owner.reader).as_mut().map(|reader| reader.due_at(queue, at_ms)).unwrap_or_default()
     }
 
     /// How many due times are where: for tests.
@@ -310,6 +322,7 @@ impl Owner {
 
     fn close(&self) {
         *lock(&self.wishes) = None;
+        *lock(&self.reader) = None;
         self.full.give_up();
         let threads = std::mem::take(&mut *lock(&self.threads));
         self.hub.close();

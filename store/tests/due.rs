@@ -85,7 +85,16 @@ fn a_million_random_times_stay_out_of_memory_and_are_listed_in_order() {
     let page = store.due_and_wait(wanted).unwrap();
     assert_eq!(page.entries, expected[from + 1..from + 1001]);
     assert_eq!(page.through, expected[from + 1000]);
+    let at_ms = expected[from].0;
+    let same: Vec<Seq> = expected.iter().filter(|(at, _)| *at == at_ms).map(|(_, seq)| *seq).collect();
+    let found = store.due_at(QueueId(1), at_ms);
+    assert!(found.iter().all(|message| message.due_at_ms == Some(at_ms)));
+    let mut found: Vec<Seq> = found.iter().map(|message| message.seq).collect();
+    found.sort_unstable();
+    assert!(!same.is_empty() && found == same, "{found:?} are due then, not {same:?}");
+    assert_eq!(store.due_at(QueueId(1), HOUR_MS), []);
     store.close().unwrap();
+    assert_eq!(store.due_at(QueueId(1), at_ms), []);
 
     let began = Instant::now();
     let (store, recovered) = Store::open(dir.path(), quick()).unwrap();
