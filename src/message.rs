@@ -1,10 +1,12 @@
 //! A message as it travels through the broker: shared by all the queues it reached.
 
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use amqp::Properties;
 use amqp::method::split_address;
+use amqp::{Properties, table};
+use siphasher::sip128::{Hasher128, SipHasher13};
 use smallvec::SmallVec;
 use store::Ticket;
 
@@ -96,6 +98,12 @@ impl Message {
         }
     }
 
+    /// By which it is known again: its header `x-deduplication-header`.
+    pub fn deduplication_value(&self) -> Option<u128> {
+        let read = Properties::parse(self.parts.properties()).ok()?;
+        deduplication_value(read.headers?)
+    }
+
     /// Whether the store can bring it back, when it has applied what was appended up to `applied`.
     pub fn is_applied(&self, applied: Ticket) -> bool {
         self.stored_by.0.load(Ordering::Relaxed) <= applied.0
@@ -147,6 +155,20 @@ pub fn publish_operation(
         destinations,
         parts: store::Parts::Held(message.clone()),
     }
+}
+
+/// By which a message with these headers is known again, as it travels, type letter first, in 128 bits that are
+/// the same after a start.
+pub fn deduplication_value(headers: &[u8]) -> Option<u128> {
+    let (_, raw) = table::raw_entries(headers).find(|(name, _)| *name == b"x-deduplication-header")?;
+    Some(hash(raw))
+}
+
+/// 128 bits of some bytes, the same after a start.
+pub fn hash(bytes: &[u8]) -> u128 {
+    let mut hasher = SipHasher13::new_with_keys(0, 0);
+    bytes.hash(&mut hasher);
+    hasher.finish128().as_u128()
 }
 
 /// The longest time to live, in milliseconds.
@@ -202,5 +224,12 @@ mod tests {
         check("-1", Err("{value_negative,-1}"));
         check("10x", Err("{leftover_string,\"x\"}"));
         check("99999999999999999999", Err("{value_too_large,99999999999999999999}"));
+    }
+
+    #[test]
+    fn values_are_told_apart_by_type_and_are_the_same_after_a_start() {
+        assert_eq!(hash(b"S\0\0\0\x01a"), hash(b"S\0\0\0\x01a"));
+        assert_ne!(hash(b"S\0\0\0\x01a"), hash(b"x\0\0\0\x01a"));
+        assert_eq!(hash(b"S"), 203_777_532_467_411_874_927_433_048_561_481_237_460);
     }
 }

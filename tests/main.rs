@@ -2,6 +2,7 @@
 
 mod support;
 
+mod altered;
 mod clients;
 mod conversations;
 mod dead_letter;

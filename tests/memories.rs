@@ -177,3 +177,140 @@ fn no_transaction_publishes_to_an_exchange_that_knows_messages_again() {
                 take back; publish on a channel without one";
     client.expect_channel_close(ReplyCode::PreconditionFailed, text);
 }
+
+/// A durable queue that has each value once.
+fn once(client: &mut Client, queue: &str, more: &[(&str, Value)]) {
+    let all = [("x-message-deduplication", Value::Bool(true))].into_iter().chain(more.iter().cloned());
+    let all = (&Table::from_iter(all)).into();
+    client.declare_durable_with(queue, all);
+}
+
+#[test]
+fn a_queue_has_a_message_once_until_it_is_gone() {
+    let mut broker = Broker::with(|config| config.message_memory_bytes_max = 10_000);
+    let mut client = broker.client();
+    once(&mut client, "q", &[]);
+    client.confirm();
+    let publish = |client: &mut Client, value: &str, body: &str| {
+        client.publish_with("", "q", &known_by(value), format!("{body:>500}"));
+    };
+    let drained = |client: &mut Client| -> Vec<String> {
+        client.drain("q").iter().map(|body| body.trim_start().to_string()).collect()
+    };
+    for n in 0..100 {
+        publish(&mut client, &n.to_string(), &n.to_string());
+        publish(&mut client, &(n / 2).to_string(), "a duplicate");
+    }
+    client.publish("", "q", "without a value");
+    client.publish("", "q", "without a value");
+    client.expect_confirmed(1, 202);
+    assert_eq!(client.counts("q").0, 102);
+
+    client.get("q", &format!("{:>500}", 0));
+    publish(&mut client, "0", "it is out, but not gone");
+    client.expect_ack(203);
+    client.ack(1);
+    publish(&mut client, "0", "again");
+    client.expect_ack(204);
+    client.close();
+    broker.restart();
+    let mut client = broker.client();
+    client.confirm();
+    publish(&mut client, "17", "a duplicate");
+    client.expect_ack(1);
+    let expected: Vec<String> = (1..100).map(|n| n.to_string()).chain(["again".into()]).collect();
+    assert_eq!(drained(&mut client), expected);
+    publish(&mut client, "17", "17 again");
+    client.expect_ack(2);
+    assert_eq!(drained(&mut client), ["17 again"]);
+}
+
+#[test]
+fn a_value_goes_with_its_message_however_that_goes() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    client.declare("dead");
+    let dead = [
+        ("x-dead-letter-exchange", Value::text("")),
+        ("x-dead-letter-routing-key", Value::text("dead")),
+        ("x-max-length", Value::Int(1)),
+    ];
+    once(&mut client, "q", &dead);
+    let publish = |client: &mut Client, body: &str| client.publish_with("", "q", &known_by("v"), body);
+    publish(&mut client, "rejected");
+    publish(&mut client, "a duplicate");
+    client.get("q", "rejected");
+    client.nack(1, false, false);
+    eventually("it is a dead letter", || client.counts("dead").0 == 1);
+    publish(&mut client, "dropped");
+    client.publish_with("", "q", &known_by("w"), "purged");
+    eventually("it has made room", || client.counts("dead").0 == 2);
+    client.send(queue::Purge { queue: "q".into(), ..queue::Purge::default() });
+    client.expect(queue::PurgeOk { message_count: 1 });
+    client.publish_with("", "q", &known_by("w"), "taken at once");
+    client.consume_no_ack("q", "c");
+    client.expect_delivery("taken at once");
+    client.publish_with("", "q", &known_by("w"), "taken, too");
+    client.expect_delivery("taken, too");
+    client.cancel("c");
+    let mut expiring = vec![0x31, 0x00];
+    Table::from_iter([("x-deduplication-header", Value::text("x"))]).encode(&mut expiring);
+    expiring.extend([2, 4]);
+    expiring.extend(b"1000");
+    client.publish_with("", "q", &expiring, "expired");
+    client.publish_with("", "q", &expiring, "a duplicate");
+    client.sync();
+    broker.advance(Duration::from_secs(1));
+    eventually("it has expired", || client.counts("dead").0 == 3);
+    client.publish_with("", "q", &known_by("x"), "the last");
+    client.tx();
+    publish(&mut client, "committed");
+    publish(&mut client, "a duplicate");
+    client.rollback();
+    client.publish_with("", "q", &known_by("x"), "a duplicate");
+    client.commit();
+
+    assert_eq!(client.drain("q"), ["the last"]);
+    assert_eq!(client.drain("dead"), ["rejected", "dropped", "expired"]);
+}
+
+#[test]
+fn a_queue_does_with_a_duplicate_what_it_was_told() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    client.declare("dead");
+    let choices = ["nack", "return", "dead-letter"];
+    for (queue, choice) in ["a", "b", "c"].into_iter().zip(choices) {
+        let more = [
+            ("x-deduplication-on-duplicate", Value::text(choice)),
+            ("x-dead-letter-exchange", Value::text("")),
+            ("x-dead-letter-routing-key", Value::text("dead")),
+        ];
+        once(&mut client, queue, &more);
+    }
+    client.confirm();
+    for queue in ["a", "b", "c"] {
+        client.publish_with("", queue, &known_by("v"), "first");
+    }
+    client.expect_confirmed(1, 3);
+
+    client.publish_with("", "a", &known_by("v"), "second");
+    client.expect(basic::Nack { delivery_tag: 4, multiple: false, requeue: false });
+    client.publish_with("", "b", &known_by("v"), "second");
+    let Event::Message(back) = client.event() else { panic!("it does not come back") };
+    let Cold::Basic(basic::AMQPMethod::Return(method)) = &*back.method else { panic!("{back:?}") };
+    assert_eq!((method.reply_code, &*back.body), (406, b"second".as_slice()));
+    client.expect_ack(5);
+    client.publish_with("", "c", &known_by("v"), "third");
+    client.expect_ack(6);
+    eventually("it is a dead letter", || client.counts("dead").0 == 1);
+    assert_eq!(client.drain("dead"), ["third"]);
+    assert_eq!((client.counts("a").0, client.counts("b").0, client.counts("c").0), (1, 1, 1));
+    let other = arguments([("x-message-deduplication", Value::text("yes"))]);
+    client.send(queue::Declare { queue: "d".into(), arguments: other, ..queue::Declare::default() });
+    client.expect_channel_close(
+        ReplyCode::PreconditionFailed,
+        "PRECONDITION_FAILED - invalid arg 'x-message-deduplication' for queue 'd' in vhost '/': \
+         {unacceptable_type,longstr}",
+    );
+}

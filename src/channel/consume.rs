@@ -238,8 +238,7 @@ impl Channel {
         };
         self.reply(context, Cold::Basic(basic::AMQPMethod::GetOk(get_ok)));
         // RabbitMQ tells basic.get of the first delivery, too.
-        let is_counted =
-            entry.returns.acquired > 0 || queue.declaration().arguments.kind == QueueKind::Quorum;
+        let is_counted = entry.returns.acquired > 0 || queue.declared().arguments.kind == QueueKind::Quorum;
         match is_counted {
             true => put_counted(context, self.number, &entry),
             false => context.out.put_content(self.number, message, context.frame_bytes_max),

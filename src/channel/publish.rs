@@ -15,7 +15,8 @@ use crate::message::{Keys, Message, StoredBy, parse_ttl};
 use crate::outbox::Outbox;
 use crate::parts;
 use crate::queue;
-use crate::vhost::{OnDuplicate, REPLY_TO, SCHEDULE, Verdict, asks_for_delay, is_reply_name, schedule_id};
+use crate::queue::OnDuplicate;
+use crate::vhost::{REPLY_TO, SCHEDULE, Verdict, asks_for_delay, is_reply_name, schedule_id};
 
 /// Publishes of a connection that have been routed and wait to be handed over.
 #[derive(Debug, Default)]
@@ -34,8 +35,10 @@ pub struct Flushed<'a> {
     pub ticket: Option<Ticket>,
     /// The channels that want to confirm them.
     pub confirming: std::vec::Drain<'a, u16>,
-    /// Those that a queue had no room for, in order.
+    /// Those that a queue has refused, in order.
     pub refused: Vec<queue::Origin>,
+    /// Those that go back: a queue has one like it.
+    pub returned: Vec<(queue::Origin, Arc<Message>)>,
 }
 
 impl Batch {
@@ -57,7 +60,8 @@ impl Batch {
                 other.let_go(outbox);
             }
         }
-        Flushed { ticket, confirming: self.confirming.drain(..), refused: outcome.refused }
+        let queue::Outcome { refused, returned, .. } = outcome;
+        Flushed { ticket, confirming: self.confirming.drain(..), refused, returned }
     }
 }
 
@@ -240,13 +244,13 @@ impl Channel {
     /// A publish has come before, and goes to no queue.
     fn duplicate(&mut self, context: &mut Context<'_>, message: &Message, how: OnDuplicate) {
         if how == OnDuplicate::Return {
-            let code = ReplyCode::PreconditionFailed;
-            self.return_message(context, message, code, code.name());
+            self.returned(context, message);
         }
         let origin = self.published(context);
         if how == OnDuplicate::Nack && matches!(self.mode, Mode::Confirm(_)) {
-            context.batch.messages.refuse(origin);
+            return context.batch.messages.refuse(origin);
         }
+        context.batch.messages.wait(context.vhost.sync());
     }
 
     /// Counts a publish, which is confirmed with the batch if the client wants that.
@@ -314,6 +318,12 @@ impl Channel {
             ..*read
         };
         Ok(Some(changed.encode().into()))
+    }
+
+    /// A queue has a message like this one.
+    pub fn returned(&self, context: &mut Context<'_>, message: &Message) {
+        let code = ReplyCode::PreconditionFailed;
+        self.return_message(context, message, code, code.name());
     }
 
     /// basic.return: no queue took a mandatory message.

@@ -47,6 +47,7 @@ impl Settlements {
 
     /// Adds a delivery that is done with.
     pub fn add(&mut self, unacked: Unacked) {
+        forget(&unacked);
         let level = unacked.entry.level;
         let fits = |g: &Group| g.consumer == unacked.consumer && g.level == level && g.queue == unacked.queue;
         let at = self.groups.iter().rposition(fits).unwrap_or_else(|| {
@@ -91,6 +92,14 @@ impl Settlements {
         for group in self.groups.drain(..) {
             group.queue.settle(group.consumer, group.count);
         }
+    }
+}
+
+/// A message leaves its queue for good, which knows it no more. At once: what is published behind the settlement
+/// is none of its duplicates.
+fn forget(unacked: &Unacked) {
+    if let Some(value) = unacked.queue.value_of(&unacked.entry.message) {
+        unacked.queue.forget(value, unacked.entry.place());
     }
 }
 
@@ -173,7 +182,10 @@ impl Channel {
         self.return_credit(&unacked);
         match verdict {
             Verdict::Done => context.settlements.add(unacked),
-            Verdict::Rejected => context.rejections.push(unacked),
+            Verdict::Rejected => {
+                forget(&unacked);
+                context.rejections.push(unacked);
+            }
             Verdict::Requeue(how) => context.requeues.push((unacked, how)),
         }
     }

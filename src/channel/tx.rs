@@ -83,7 +83,7 @@ impl Transaction {
                 *body_bytes += publish.message.parts.body().len() as u64;
             }
         }
-        let full = wanted.into_iter().find(|(queue, (messages, bytes))| !queue.has_room(*messages, *bytes));
+        let full = wanted.into_iter().find(|(queue, (messages, bytes))| !queue.takes(*messages, *bytes));
         full.map_or(Ok(()), |(queue, _)| Err(queue.clone()))
     }
 
@@ -169,8 +169,8 @@ impl Channel {
             }
             let mut stored: SmallVec<[_; 1]> = SmallVec::new();
             for queue in queues {
-                // A queue that is gone by now takes nothing, as with any publish.
-                let Some(place) = queue.reserve(message.priority) else { continue };
+                // A queue that is gone by now takes nothing, as with any publish, nor does one that has it already.
+                let Some(place) = queue.reserve_for(&message) else { continue };
                 if message.persistent && queue.declaration().is_kept() {
                     stored.push((queue.line_id(place.level, Stored::Kept), place.seq));
                     let own = queue.sync();

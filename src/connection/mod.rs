@@ -709,7 +709,8 @@ impl Connection {
     fn flush(&mut self) {
         if !self.batch.is_empty() {
             self.slow_rounds = if self.broker.memory().is_over() { SLOW_ROUNDS } else { 0 };
-            let Flushed { ticket, confirming, refused } = self.batch.flush(&mut self.session, &self.outbox);
+            let Flushed { ticket, confirming, refused, returned } =
+                self.batch.flush(&mut self.session, &self.outbox);
             for Origin { channel, tag } in refused {
                 self.channels.get_mut(&channel).into_iter().for_each(|channel| channel.refused(tag));
             }
@@ -719,6 +720,11 @@ impl Connection {
                     if !self.confirming.contains(&number) {
                         self.confirming.push(number);
                     }
+                }
+            }
+            for (Origin { channel, .. }, message) in returned {
+                if let Some(channel) = self.channels.get_mut(&channel) {
+                    channel.returned(context!(self, &Bytes::new(), 0), &message);
                 }
             }
             // What the store never sees is confirmed at once.

@@ -59,6 +59,10 @@ pub struct Arguments {
     pub dispatch: Option<Dispatch>,
     /// How many messages a second leave because they are due; only of those that hold delayed messages.
     pub release_rate: Option<u64>,
+    /// `x-message-deduplication`: of messages with the same `x-deduplication-header` it has one at a time.
+    pub deduplicates: bool,
+    /// `x-deduplication-on-duplicate`: what becomes of the others.
+    pub on_duplicate: OnDuplicate,
     /// `x-sync`: when its messages are synced, `group`, `os` or `interval:` and milliseconds, if not as the
     /// broker says.
     pub sync: Option<SyncMode>,
@@ -116,6 +120,33 @@ pub enum Dispatch {
     LeastLoaded,
 }
 
+/// What becomes of a message that has come before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDuplicate {
+    /// It is confirmed, and goes nowhere.
+    #[default]
+    Ack,
+    /// It is refused.
+    Nack,
+    /// It comes back to its publisher, and is confirmed.
+    Return,
+    /// It is a dead letter; of an exchange, it goes to the alternate.
+    DeadLetter,
+}
+
+impl OnDuplicate {
+    /// Reads its name.
+    pub fn parse(name: &[u8]) -> Option<OnDuplicate> {
+        Some(match name {
+            b"ack" => OnDuplicate::Ack,
+            b"nack" => OnDuplicate::Nack,
+            b"return" => OnDuplicate::Return,
+            b"dead-letter" => OnDuplicate::DeadLetter,
+            _ => return None,
+        })
+    }
+}
+
 /// How often a message of a quorum queue may fail, if nobody says otherwise and dead letters have somewhere
 /// to go.
 const QUORUM_DELIVERY_LIMIT: u16 = 20;
@@ -158,8 +189,6 @@ enum Effect {
     Set(fn(&mut Arguments, &Value)),
     /// Nothing: it steers what Garenne has no need of.
     None,
-    /// Not built yet: refused, so that nobody relies on it.
-    NotYet,
 }
 
 type Check = fn(&Value) -> Result<(), String>;
@@ -274,13 +303,16 @@ const ARGUMENTS: &[Argument] = &[
     others("x-max-age"),
     others("x-stream-max-segment-size-bytes"),
     others("x-stream-filter-size-bytes"),
-    Argument {
-        name: "x-message-deduplication",
-        of: Of::All,
-        policies: Policies::None,
-        check: |_| Ok(()),
-        effect: Effect::NotYet,
-    },
+    set("x-message-deduplication", Policies::None, boolean, |a, v| a.deduplicates = *v == Value::Bool(true)),
+    set(
+        "x-deduplication-on-duplicate",
+        Policies::None,
+        |v| {
+            const ALL: &[&str] = &["ack", "nack", "return", "dead-letter"];
+            one_of(ALL, "must be ack, nack, return or dead-letter", v)
+        },
+        |a, v| a.on_duplicate = v.as_str().and_then(|v| OnDuplicate::parse(v.as_bytes())).unwrap_or_default(),
+    ),
 ];
 
 /// The arguments that a second declare must repeat, as RabbitMQ compares them.
@@ -308,6 +340,8 @@ const COMPARED: &[&str] = &[
     "x-delivery-rate",
     "x-consumer-delivery-rate",
     "x-dispatch",
+    "x-message-deduplication",
+    "x-deduplication-on-duplicate",
     "x-sync",
 ];
 
@@ -359,7 +393,6 @@ impl Arguments {
             match known.effect {
                 Effect::Set(set) => set(&mut arguments, value),
                 Effect::None => {}
-                Effect::NotYet => return Err(invalid(NOT_YET.into())),
             }
         }
         if arguments.dead_letter_routing_key.is_some() && arguments.dead_letter_exchange.is_none() {
@@ -428,6 +461,8 @@ impl Arguments {
             consumer_delivery_rate: self.consumer_delivery_rate.or(policy.consumer_delivery_rate),
             dispatch: self.dispatch.or(policy.dispatch),
             release_rate: self.release_rate,
+            deduplicates: self.deduplicates,
+            on_duplicate: self.on_duplicate,
             sync: self.sync,
         }
     }
@@ -455,6 +490,11 @@ impl Arguments {
     pub fn may_refuse(&self) -> bool {
         let refuses = matches!(self.overflow, Some(Overflow::RejectPublish | Overflow::RejectPublishDlx));
         refuses && (self.length_max.is_some() || self.body_bytes_max.is_some())
+    }
+
+    /// Whether new messages have to be looked at one by one: some may not be let in.
+    pub fn looks_at_each(&self) -> bool {
+        self.may_refuse() || self.deduplicates
     }
 
     /// How long a message rests that has come back so many times, in milliseconds; nothing if it does not.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use store::{Operation, QueueId, Seq, SyncMode, Ticket};
 
-use super::{Handle, Places};
+use super::{Enqueued, Handle, Places};
 use crate::delivery::Stored;
 use crate::message::{Message, StoredBy, publish_operation};
 use crate::outbox::Outbox;
@@ -58,8 +58,10 @@ struct Kept {
 pub struct Outcome {
     /// When what is in it has to be synced.
     pub sync: SyncMode,
-    /// Those that one of their queues had no room for, or that came too late for all of them.
+    /// Those that one of their queues has refused.
     pub refused: Vec<Origin>,
+    /// Those that go back to their publisher: a queue has one like it.
+    pub returned: Vec<(Origin, Arc<Message>)>,
     /// Queues that have more than their consumers have been given, and want no more for a while.
     pub ahead: SmallVec<[Handle; 1]>,
 }
@@ -102,6 +104,14 @@ impl Batch {
         self.told_sync = self.told_sync.into_iter().chain([sync]).reduce(SyncMode::stricter);
     }
 
+    /// This batch is not safe before all that the store was told so far, synced when `sync` says: a message is a
+    /// duplicate of one that may still be on its way to the disk.
+    pub fn wait(&mut self, sync: SyncMode) {
+        // It changes nothing, and has its place in the log.
+        self.operations.push(Operation::Mark { queue: QueueId(0), marks: SmallVec::new() });
+        self.told_sync = self.told_sync.into_iter().chain([sync]).reduce(SyncMode::stricter);
+    }
+
     /// A message is refused, and goes to no queue.
     pub fn refuse(&mut self, origin: Origin) {
         self.refused.push(origin);
@@ -132,18 +142,24 @@ impl Batch {
     ) -> (Option<Ticket>, Outcome) {
         let mut outcome = Outcome { refused: std::mem::take(&mut self.refused), ..Outcome::default() };
         let mut places: SmallVec<[Option<Places>; 4]> = SmallVec::new();
+        let mut waits: SmallVec<[SyncMode; 1]> = SmallVec::new();
         for batch in &mut self.queues {
             let enqueued = batch.queue.enqueue(&mut batch.messages, publisher);
             if enqueued.as_ref().is_some_and(|enqueued| enqueued.holds_up) {
                 outcome.ahead.push(batch.queue.clone());
             }
-            let found = enqueued.map(|enqueued| enqueued.places);
-            if let Some(Places::Each(each)) = &found {
-                let origins = each.iter().zip(&batch.origins);
-                outcome.refused.extend(origins.filter(|(p, _)| p.is_none()).map(|(_, origin)| *origin));
-            }
+            let found = enqueued.map(|Enqueued { places, refused, duplicates, returned, .. }| {
+                let origin = |n: usize| batch.origins.get(n).copied().unwrap_or_default();
+                outcome.refused.extend(refused.into_iter().map(origin));
+                outcome.returned.extend(returned.into_iter().map(|(n, message)| (origin(n), message)));
+                if duplicates && batch.queue.declaration().is_kept() {
+                    waits.push(batch.queue.sync());
+                }
+                places
+            });
             places.push(found);
         }
+        waits.into_iter().for_each(|sync| self.wait(sync));
         for Kept { message, places: wanted, with } in &mut self.kept {
             let stored = wanted.iter().filter_map(|&(at, n)| {
                 let queue = &self.queues[at as usize].queue;

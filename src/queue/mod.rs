@@ -11,6 +11,7 @@ mod counters;
 mod departure;
 mod due;
 mod effects;
+mod known;
 mod levels;
 mod publishers;
 mod rate;
@@ -19,7 +20,7 @@ mod state;
 
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use amqp::Table;
 use hashbrown::HashMap;
@@ -30,7 +31,9 @@ use store::{
 };
 use tracing::{error, info};
 
-pub use arguments::{Arguments, Flags, QueueKind, Unroutable, integer, other_type_text, type_name};
+pub use arguments::{
+    Arguments, Flags, OnDuplicate, QueueKind, Unroutable, integer, other_type_text, type_name,
+};
 pub use batch::{Batch, Origin, Outcome};
 pub use consumers::Consumer;
 pub use counters::{Counters, Lost};
@@ -60,10 +63,8 @@ pub struct Declaration {
     pub auto_delete: bool,
     /// The connection that has it for itself, and with which it goes.
     pub owner: Option<ConnectionId>,
-    /// Its arguments as they were given.
+    /// The arguments that it was made with; see [`Handle::declared`].
     pub table: Table,
-    /// What they ask for.
-    pub arguments: Arc<Arguments>,
     /// It is no queue of anybody's: it holds the messages back that an exchange of its name has delayed.
     pub is_delays: bool,
 }
@@ -74,6 +75,15 @@ impl Declaration {
     pub fn is_kept(&self) -> bool {
         self.durable && self.owner.is_none()
     }
+}
+
+/// The arguments of a queue, which can be changed in place.
+#[derive(Debug)]
+pub struct Declared {
+    /// As they were given.
+    pub table: Table,
+    /// What they ask for.
+    pub arguments: Arguments,
 }
 
 /// What a queue is given by the house.
@@ -122,6 +132,10 @@ pub struct WeakHandle(Weak<Queue>);
 struct Queue {
     id: QueueId,
     declaration: Declaration,
+    // Short sections, and nothing else is locked in them.
+    declared: RwLock<Arc<Declared>>,
+    /// It has each message once.
+    deduplicates: bool,
     surroundings: Surroundings,
     /// New messages may find no room, and are taken one by one.
     may_refuse: AtomicBool,
@@ -146,6 +160,12 @@ struct Guarded {
 pub struct Enqueued {
     /// Where they are.
     pub places: Places,
+    /// Which of them the queue has refused.
+    pub refused: Vec<usize>,
+    /// Which of them were there already, and are to be known as safe when those before are.
+    pub duplicates: bool,
+    /// Which of those go back to their publisher.
+    pub returned: Vec<(usize, Arc<Message>)>,
     /// The publisher has to wait; see [`Handle::holds_up`].
     pub holds_up: bool,
 }
@@ -180,16 +200,25 @@ pub enum Tick {
 
 impl Handle {
     /// A queue with nothing in it.
-    pub fn new(id: QueueId, declaration: Declaration, surroundings: Surroundings) -> Self {
+    pub fn new(
+        id: QueueId,
+        declaration: Declaration,
+        arguments: Arguments,
+        surroundings: Surroundings,
+    ) -> Self {
         let now_ms = surroundings.clock.now_ms();
-        let (settings, nack_is_failure) = (declaration.arguments.clone(), surroundings.nack_is_failure);
-        let may_refuse = AtomicBool::new(settings.may_refuse());
+        let (settings, nack_is_failure) = (Arc::new(arguments.clone()), surroundings.nack_is_failure);
+        let deduplicates = arguments.deduplicates;
+        let declared = RwLock::new(Arc::new(Declared { table: declaration.table.clone(), arguments }));
+        let may_refuse = AtomicBool::new(settings.looks_at_each());
         let state = State::new(settings, declaration.is_kept(), nack_is_failure, now_ms);
         let state = Mutex::new(Guarded { state, timer_at_ms: u64::MAX, used_bytes: 0, has_spilled: false });
         surroundings.memory.enter();
         let handle = Handle(Arc::new(Queue {
             id,
             declaration,
+            declared,
+            deduplicates,
             surroundings,
             may_refuse,
             counters: Counters::default(),
@@ -209,6 +238,17 @@ impl Handle {
         &self.0.declaration
     }
 
+    /// Its arguments, as they are now.
+    pub fn declared(&self) -> Arc<Declared> {
+        self.0.declared.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes its arguments; the caller sees to it that they hold.
+    pub fn alter(&self, table: Table, arguments: Arguments) {
+        *self.0.declared.write().unwrap_or_else(PoisonError::into_inner) =
+            Arc::new(Declared { table, arguments });
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.0.declaration.name
@@ -216,7 +256,7 @@ impl Handle {
 
     /// When its messages are synced.
     pub fn sync(&self) -> store::SyncMode {
-        self.0.declaration.arguments.sync.unwrap_or(self.0.surroundings.sync)
+        self.declared().arguments.sync.unwrap_or(self.0.surroundings.sync)
     }
 
     /// The number under which the store has the messages of one of its lines.
@@ -228,7 +268,7 @@ impl Handle {
     /// All numbers under which the store keeps messages of it.
     pub fn line_ids(&self) -> impl Iterator<Item = QueueId> + use<> {
         let first = self.0.id.0;
-        (first..first + self.0.declaration.arguments.levels() as u64).map(QueueId)
+        (first..first + self.declared().arguments.levels() as u64).map(QueueId)
     }
 
     /// The number under which the store has the marks of messages that can be found by an id, if this is the
@@ -244,7 +284,7 @@ impl Handle {
 
     /// Other arguments hold from now on, for the messages that are there as well.
     pub fn set_settings(&self, settings: Arc<Arguments>) {
-        self.0.may_refuse.store(settings.may_refuse(), Ordering::Relaxed);
+        self.0.may_refuse.store(settings.looks_at_each(), Ordering::Relaxed);
         self.act(|state, _, _| state.set_settings(settings));
     }
 
@@ -256,6 +296,12 @@ impl Handle {
     /// Whether so many more messages, with so many octets of bodies, would find room.
     pub fn has_room(&self, messages: u64, body_bytes: u64) -> bool {
         !self.lock().state.is_over(messages, body_bytes)
+    }
+
+    /// The same, or else the oldest messages would make room.
+    pub fn takes(&self, messages: u64, body_bytes: u64) -> bool {
+        let guarded = self.lock();
+        !guarded.state.settings().may_refuse() || !guarded.state.is_over(messages, body_bytes)
     }
 
     /// What is counted of it.
@@ -284,9 +330,33 @@ impl Handle {
         self.lock().state.unacked_count()
     }
 
-    /// One of its lines has messages from before the start.
+    /// One of its lines has messages from before the start. Reads them all if the queue has to know them again.
     pub fn restore(&self, level: u8, recovered: &RecoveredQueue) {
+        if self.0.deduplicates {
+            self.learn(level);
+        }
         self.act(|state, _, _| state.restore(level, recovered));
+    }
+
+    fn learn(&self, level: u8) {
+        const PAGE_BYTES: usize = 1 << 20;
+        let queue = self.line_id(level, Stored::Kept);
+        let mut run = Run { first: Seq(0), last: Seq(u64::MAX) };
+        while let Ok(page) =
+            self.0.surroundings.store.read_and_wait(Wanted { queue, run, bytes_max: PAGE_BYTES })
+        {
+            let through = page.through;
+            let spilled = Page { through, ..Page::default() };
+            let messages = Found { kept: page, spilled }.messages(self);
+            let values = messages.iter().filter_map(|(seq, _, _, message)| {
+                Some((message.deduplication_value()?, Place { level, seq: *seq }))
+            });
+            self.lock().state.learn(values.collect());
+            if through >= run.last {
+                break;
+            }
+            run.first = Seq(through.0 + 1);
+        }
     }
 
     /// Leaves to the store what it can of a long queue that nobody has touched for a while, if memory is
@@ -307,25 +377,36 @@ impl Handle {
             // What a consumer takes now makes room for the next, and what gives way depends on who came before.
             let one_by_one = may_refuse || (state.has_levels() && state.is_limited());
             let holds_up = publisher.is_some_and(|publisher| state.holds_up(publisher));
+            let (mut refused, mut returned, mut duplicates) = (Vec::new(), Vec::new(), false);
             if may_refuse || state.has_levels() {
                 let mut places = Vec::with_capacity(messages.len());
-                for message in messages.drain(..) {
+                for (n, message) in messages.drain(..).enumerate() {
                     let arrival = state.arrive(message, effects)?;
+                    duplicates |= matches!(arrival, Arrival::Duplicate | Arrival::Returned(_));
                     places.push(match arrival {
                         Arrival::In(place) => Some(place),
-                        Arrival::Refused => None,
+                        Arrival::Refused => {
+                            refused.push(n);
+                            None
+                        }
+                        Arrival::Duplicate => None,
+                        Arrival::Returned(message) => {
+                            returned.push((n, message));
+                            None
+                        }
                     });
                     if one_by_one {
                         state.deliver(taken_at_ms, &|| Arc::new(self.clone()), effects);
                     }
                 }
-                return Some(Enqueued { places: Places::Each(places), holds_up });
+                let places = Places::Each(places);
+                return Some(Enqueued { places, refused, duplicates, returned, holds_up });
             }
             let first = state.reserve(0, messages.len())?;
             for (seq, message) in (first.0..).zip(messages.drain(..)) {
                 state.insert(Place { level: 0, seq: Seq(seq) }, message);
             }
-            Some(Enqueued { places: Places::From(first), holds_up })
+            Some(Enqueued { places: Places::From(first), refused, duplicates, returned, holds_up })
         })
     }
 
@@ -337,7 +418,23 @@ impl Handle {
 
     /// Takes a place for one message of this priority that will come later with [`Handle::insert`].
     pub fn reserve(&self, priority: u8) -> Option<Place> {
-        self.lock().state.expect(priority)
+        self.lock().state.expect(priority, None)
+    }
+
+    /// The same for a message that is known. `None` also if the queue has one like it already.
+    pub fn reserve_for(&self, message: &Message) -> Option<Place> {
+        let value = self.value_of(message);
+        self.lock().state.expect(message.priority, value)
+    }
+
+    /// By which a message is known again, if this queue looks at that.
+    pub fn value_of(&self, message: &Message) -> Option<u128> {
+        if self.0.deduplicates { message.deduplication_value() } else { None }
+    }
+
+    /// A message that it knows again has been settled.
+    pub fn forget(&self, value: u128, place: Place) {
+        self.lock().state.forget(value, place);
     }
 
     /// Adds messages at places that were taken for them, and delivers.
@@ -412,6 +509,11 @@ impl Handle {
     /// `by`. `None` if it does not wait any more.
     pub fn withdraw(&self, place: Place, due_at_ms: u64, by: &Arc<Message>) -> Option<Stored> {
         self.act(|state, _, _| state.withdraw(place, due_at_ms, by))
+    }
+
+    /// Until when it delivers nothing, in milliseconds since 1970; 0 if it is not paused.
+    pub fn paused_until_ms(&self) -> u64 {
+        self.lock().state.paused_until_ms()
     }
 
     /// Delivers nothing before this time, in milliseconds since 1970; 0 goes on at once.
@@ -499,7 +601,7 @@ impl Handle {
         let mut operations = Vec::new();
         if let Some(queue) = self.marks_id().filter(|_| has_kept) {
             // First, so that no mark outlives its message.
-            let here = by_level(effects.gone.clone()).into_iter().map(|(_, runs)| runs);
+            let here = by_level(effects.gone.clone()).map(|(_, runs)| runs);
             let away = effects.gone_away.iter().map(|(_, runs)| runs.clone());
             operations.extend(here.chain(away).map(|runs| Operation::Purge { queue, runs }));
         }

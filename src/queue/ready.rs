@@ -230,9 +230,15 @@ impl Ready {
 
     /// Whether a message is ready that has a time to live of its own.
     pub fn waits(&self, (at_ms, seq): Time) -> bool {
-        let is_here =
-            self.returned.contains_key(&seq) || self.front.get(seq).is_some() || self.back.get(seq).is_some();
-        self.due.has((at_ms, seq)) && (is_here || self.is_away(seq))
+        self.due.has((at_ms, seq)) && self.has(seq)
+    }
+
+    /// Whether a message is ready. Of those that are away, also whether one was that has been taken since.
+    pub fn has(&self, seq: Seq) -> bool {
+        self.returned.contains_key(&seq)
+            || self.front.get(seq).is_some()
+            || self.back.get(seq).is_some()
+            || self.is_away(seq)
     }
 
     /// Takes out a message before its time, of which the store is told with `by`: why the store has it. `None`

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use store::{Run, Seq, Ticket};
 
-use super::arguments::{Arguments, Overflow, Retry};
+use super::arguments::{Arguments, OnDuplicate, Overflow, Retry};
 use super::consumers::{Consumer, Consumers};
 use super::departure::{Departure, LEAVING_MAX, Reason};
 use super::due::Time;
 use super::effects::Effects;
+use super::known::Known;
 use super::levels::Levels;
 use super::publishers::{AHEAD_BYTES_MAX, Publishers};
 use super::rate::Rate;
@@ -50,6 +51,8 @@ pub struct State {
     expired: VecDeque<(Place, Option<Entry>)>,
     /// Messages that failed, by when something happens to each: it has rested, or expires before.
     resting: BTreeMap<(u64, Place), Resting>,
+    /// Messages that are known again, if the queue has each only once.
+    known: Known,
     /// Nothing is delivered before this time, in milliseconds since 1970.
     paused_until_ms: u64,
     rate: Rate,
@@ -87,12 +90,16 @@ pub enum Return {
 }
 
 /// What came of a new message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Arrival {
     /// It has this place.
     In(Place),
-    /// There is no room for it.
+    /// There is no room for it, or one like it is there and that is an error.
     Refused,
+    /// One like it is there.
+    Duplicate,
+    /// The same, and its publisher gets it back.
+    Returned(Arc<Message>),
 }
 
 /// What came of basic.get.
@@ -182,6 +189,7 @@ impl State {
             leaving: 0,
             expired: VecDeque::new(),
             resting: BTreeMap::new(),
+            known: Known::default(),
             paused_until_ms: 0,
             rate: Rate::default(),
             rate_at_ms: None,
@@ -243,12 +251,18 @@ impl State {
         (!self.is_deleted).then(|| self.levels.at(level).reserve(n))
     }
 
-    /// Takes a place for a message that will come later, perhaps later than others behind it.
-    pub fn expect(&mut self, priority: u8) -> Option<Place> {
+    /// Takes a place for a message that will come later, perhaps later than others behind it. `None` if the
+    /// queue is gone, or knows one of this value.
+    pub fn expect(&mut self, priority: u8, value: Option<u128>) -> Option<Place> {
+        let value = value.filter(|_| self.settings.deduplicates);
+        if value.is_some_and(|value| self.known.has(value)) {
+            return None;
+        }
         let level = self.levels.of(priority);
-        let seq = self.reserve(level, 1)?;
-        self.levels.at(level).ready.expect(seq);
-        Some(Place { level, seq })
+        let place = Place { level, seq: self.reserve(level, 1)? };
+        value.into_iter().for_each(|value| self.known.insert(value, place));
+        self.levels.at(level).ready.expect(place.seq);
+        Some(place)
     }
 
     /// Adds a message at a place that was taken for it.
@@ -268,17 +282,55 @@ impl State {
             if self.settings.overflow == Some(Overflow::RejectPublishDlx)
                 && self.settings.dead_letter_exchange.is_some()
             {
-                let place = Place { level: 0, seq: Seq(0) };
-                let entry = Entry { stored: Stored::No, ..self.entry(place, message) };
-                self.leaving += 1;
-                effects.departed.push(Departure { entry, reason: Reason::MaxLen, is_newcomer: true });
+                self.turn_away(message, Reason::MaxLen, effects);
             }
             return Some(Arrival::Refused);
         }
+        let value = self.value_of(&message);
+        if value.is_some_and(|value| self.known.has(value)) {
+            return Some(self.duplicate(message, effects));
+        }
         let level = self.levels.of(message.priority);
-        let seq = self.reserve(level, 1)?;
-        self.insert(Place { level, seq }, message);
-        Some(Arrival::In(Place { level, seq }))
+        let place = Place { level, seq: self.reserve(level, 1)? };
+        value.into_iter().for_each(|value| self.known.insert(value, place));
+        self.insert(place, message);
+        Some(Arrival::In(place))
+    }
+
+    /// One like this message is there already.
+    fn duplicate(&mut self, message: Arc<Message>, effects: &mut Effects) -> Arrival {
+        match self.settings.on_duplicate {
+            OnDuplicate::Nack => return Arrival::Refused,
+            OnDuplicate::Return => return Arrival::Returned(message),
+            OnDuplicate::DeadLetter if self.settings.dead_letter_exchange.is_some() => {
+                self.turn_away(message, Reason::Rejected, effects);
+            }
+            OnDuplicate::Ack | OnDuplicate::DeadLetter => {}
+        }
+        Arrival::Duplicate
+    }
+
+    /// A new message is a dead letter before it has a place.
+    fn turn_away(&mut self, message: Arc<Message>, reason: Reason, effects: &mut Effects) {
+        let place = Place { level: 0, seq: Seq(0) };
+        let entry = Entry { stored: Stored::No, ..self.entry(place, message) };
+        self.leaving += 1;
+        effects.departed.push(Departure { entry, reason, is_newcomer: true });
+    }
+
+    /// By which a message is known again, if this queue looks at that.
+    fn value_of(&self, message: &Message) -> Option<u128> {
+        if self.settings.deduplicates { message.deduplication_value() } else { None }
+    }
+
+    /// A message that it knows again has gone.
+    pub fn forget(&mut self, value: u128, place: Place) {
+        self.known.remove(value, place);
+    }
+
+    /// Messages of before a start are known again.
+    pub fn learn(&mut self, values: Vec<(u128, Place)>) {
+        values.into_iter().for_each(|(value, place)| self.known.insert(value, place));
     }
 
     /// The messages of a line of before a start; they stay in the store until somebody wants them.
@@ -427,6 +479,7 @@ impl State {
         if self.paused_until_ms <= now_ms {
             self.paused_until_ms = 0;
         }
+        let deduplicates = self.settings.deduplicates;
         let mut through: SmallVec<[Place; 1]> = SmallVec::new();
         while self.paused_until_ms == 0
             && !self.consumers.is_empty()
@@ -453,7 +506,9 @@ impl State {
                 self.rate.take(per_second, now_ms);
             }
             let (place, stored) = (entry.place(), entry.stored);
+            let value = if deduplicates { entry.message.deduplication_value() } else { None };
             if turn.give(entry) {
+                value.into_iter().for_each(|value| self.known.remove(value, place));
                 effects.is_gone_from(place, stored);
                 continue;
             }
@@ -483,8 +538,9 @@ impl State {
             && self.may_release(now_ms)
             && let Some((place, here)) = self.levels.pop_expired(now_ms)
         {
-            let must_read =
-                self.settings.dead_letter_exchange.is_some() || self.settings.body_bytes_max.is_some();
+            let must_read = self.settings.dead_letter_exchange.is_some()
+                || self.settings.body_bytes_max.is_some()
+                || self.settings.deduplicates;
             match here {
                 // Those behind one that has to be read wait for it: they leave in the order of their time.
                 Some(entry) if self.expired.is_empty() => self.depart(entry, Reason::Expired, effects),
@@ -541,6 +597,9 @@ impl State {
 
     /// A message leaves though nobody is done with it. It is gone at once if it has nowhere to go.
     fn depart(&mut self, entry: Entry, reason: Reason, effects: &mut Effects) {
+        if let Some(value) = self.value_of(&entry.message) {
+            self.known.remove(value, entry.place());
+        }
         if self.settings.dead_letter_exchange.is_none() || self.is_deleted {
             return effects.is_gone(&entry);
         }
@@ -635,6 +694,9 @@ impl State {
             return Got::Later;
         };
         if no_ack {
+            if let Some(value) = self.value_of(&entry.message) {
+                self.known.remove(value, entry.place());
+            }
             effects.is_gone(&entry);
         } else {
             self.unacked += 1;
@@ -738,6 +800,11 @@ impl State {
         self.consumers.set_prefetch(id, prefetch);
     }
 
+    /// Until when it delivers nothing, in milliseconds since 1970.
+    pub fn paused_until_ms(&self) -> u64 {
+        self.paused_until_ms
+    }
+
     /// Delivers nothing before this time, in milliseconds since 1970; 0 goes on at once.
     pub fn pause(&mut self, until_ms: u64) {
         self.paused_until_ms = until_ms;
@@ -760,6 +827,8 @@ impl State {
     /// Lets go of all ready messages; says how many.
     pub fn purge(&mut self, now_ms: u64, effects: &mut Effects) -> usize {
         self.expire(now_ms, effects);
+        let levels = &mut self.levels;
+        self.known.retain(|place| !levels.at(place.level).ready.has(place.seq));
         let mut purged = 0;
         for (level, line) in self.levels.iter_mut() {
             let (n, stored, away) = line.ready.drain();

@@ -111,9 +111,15 @@ pub struct Queue {
     pub id: u64,
     /// It goes with its last consumer.
     pub auto_delete: bool,
-    /// Its arguments.
+    /// The arguments that it was made with.
     #[serde(with = "table")]
     pub arguments: Table,
+    /// Those that it has now, if they have been changed.
+    #[serde(with = "table::optional", default, skip_serializing_if = "Option::is_none")]
+    pub altered: Option<Table>,
+    /// It delivers nothing before this time, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub paused_until_ms: u64,
 }
 
 /// A binding between durable things.
@@ -226,8 +232,28 @@ fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     key
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 mod table {
     use super::*;
+
+    /// One that need not be there.
+    pub mod optional {
+        use super::*;
+
+        pub fn serialize<S: Serializer>(table: &Option<Table>, serializer: S) -> Result<S::Ok, S::Error> {
+            match table {
+                Some(table) => super::serialize(table, serializer),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Table>, D::Error> {
+            super::deserialize(deserializer).map(Some)
+        }
+    }
 
     pub fn serialize<S: Serializer>(table: &Table, serializer: S) -> Result<S::Ok, S::Error> {
         let mut bytes = Vec::new();
@@ -280,6 +306,8 @@ mod tests {
             id: 7,
             auto_delete: true,
             arguments: Table::from_iter([("x-expires", Value::Int(5))]),
+            altered: Some(Table::from_iter([("x-max-length", Value::Int(5))])),
+            paused_until_ms: u64::MAX,
         }));
         check(binding(&[("a", 1), ("b", 2)]));
     }

@@ -172,10 +172,9 @@ impl Vhost {
             auto_delete: false,
             owner: None,
             table: Table::new(),
-            arguments: Arc::new(arguments),
             is_delays: true,
         };
-        let queue = Handle::new(id, declaration, self.surroundings.clone());
+        let queue = Handle::new(id, declaration, arguments, self.surroundings.clone());
         topology.delays.insert(name, queue.clone());
         queue
     }

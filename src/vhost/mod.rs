@@ -5,6 +5,7 @@
 //! visible, so the log has them in the order in which they happened. The caller waits for the store
 //! before it says that a change is made.
 
+mod alter;
 mod arguments;
 mod dead_letter;
 mod deduplication;
@@ -33,8 +34,8 @@ use crate::error::{Error, Mismatch, Resource, What};
 use crate::message::Message;
 use crate::queue::{self, Arguments, Dead, Declaration, DeleteIf, Kept, Surroundings};
 use arguments::{MessageProperties, from_exchanges, to_exchanges};
+pub use deduplication::Verdict;
 use deduplication::Window;
-pub use deduplication::{OnDuplicate, Verdict};
 use definitions::Definition;
 pub use delay::asks_for_delay;
 use history::Histories;
@@ -153,6 +154,11 @@ impl Vhost {
     /// Its name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// When messages are synced, if their queues do not say otherwise.
+    pub fn sync(&self) -> store::SyncMode {
+        self.surroundings.sync
     }
 
     /// Who waits for direct replies.
@@ -402,10 +408,9 @@ impl Vhost {
             auto_delete: flags.auto_delete,
             owner: flags.exclusive.then_some(connection),
             table: table.clone(),
-            arguments: Arc::new(arguments),
             is_delays: false,
         };
-        let queue = queue::Handle::new(self.ids.next(), declaration, self.surroundings.clone());
+        let queue = queue::Handle::new(self.ids.next(), declaration, arguments, self.surroundings.clone());
         topology.exchanges.add_queue(name.as_bytes(), queue.clone());
         topology.queues.insert(name.clone(), queue.clone());
         topology.apply_to_queue(&queue);
@@ -546,7 +551,7 @@ impl Vhost {
 
     /// What policies hold for a queue: the names of the user's and the operator's, and what they say together.
     pub fn policies_of(&self, queue: &queue::Handle) -> policy::Effective {
-        let kind = queue.declaration().arguments.kind;
+        let kind = queue.declared().arguments.kind;
         self.read().policies.of_queue(queue.name(), kind).effective()
     }
 
@@ -681,16 +686,17 @@ impl Vhost {
             durable: true,
             auto_delete: kept.auto_delete,
             owner: None,
-            arguments: Arc::new(Arguments::parse(
-                &kept.arguments,
-                queue::Flags { durable: true, ..queue::Flags::default() },
-                &kept.name,
-                &self.name,
-            )?),
             table: kept.arguments.clone(),
             is_delays: false,
         };
-        let queue = queue::Handle::new(id, declaration, self.surroundings.clone());
+        let table = kept.altered.as_ref().unwrap_or(&kept.arguments);
+        let flags = queue::Flags { durable: true, ..queue::Flags::default() };
+        let arguments = Arguments::parse(table, flags, &kept.name, &self.name)?;
+        let queue = queue::Handle::new(id, declaration, arguments.clone(), self.surroundings.clone());
+        if let Some(table) = &kept.altered {
+            queue.alter(table.clone(), arguments);
+        }
+        queue.pause(kept.paused_until_ms);
         let mut topology = self.write();
         topology.exchanges.add_queue(name.as_bytes(), queue.clone());
         topology.queues.insert(name, queue.clone());
@@ -732,6 +738,8 @@ impl Vhost {
             id: queue.id().0,
             auto_delete: declaration.auto_delete,
             arguments: declaration.table.clone(),
+            altered: Some(queue.declared().table.clone()).filter(|table| *table != declaration.table),
+            paused_until_ms: queue.paused_until_ms(),
         })
     }
 
@@ -826,7 +834,8 @@ impl Topology {
     }
 
     fn apply_to_queue(&self, queue: &queue::Handle) {
-        let arguments = &queue.declaration().arguments;
+        let declared = queue.declared();
+        let arguments = &declared.arguments;
         let settings = self.policies.of_queue(queue.name(), arguments.kind).settle(arguments);
         if settings != *queue.settings() {
             queue.set_settings(Arc::new(settings));
@@ -919,7 +928,8 @@ fn check_same(queue: &queue::Handle, flags: QueueFlags, table: &Table) -> Result
     if flags.auto_delete != declaration.auto_delete {
         return Err(flag("auto_delete", flags.auto_delete, declaration.auto_delete));
     }
-    match Arguments::difference(table, &declaration.table) {
+    let difference = Arguments::difference(table, &queue.declared().table);
+    match difference.filter(|_| Arguments::difference(table, &declaration.table).is_some()) {
         None => Ok(()),
         Some((field, received, current)) => {
             Err(Mismatch { resource: resource(), field: field.into(), received, current }.into())

@@ -24,7 +24,7 @@ use super::{Caller, Vhost};
 use crate::auth::Action;
 use crate::delivery::{Place, Stored};
 use crate::error::{Error, What};
-use crate::message::{Message, StoredBy, publish_operation};
+use crate::message::{self, Message, StoredBy, publish_operation};
 use crate::queue::Handle;
 
 /// Where delayed messages are cancelled.
@@ -263,7 +263,7 @@ fn mark_parts(id: &[u8], due_at_ms: u64) -> store::Parts {
 }
 
 fn hash(id: &[u8]) -> u64 {
-    super::deduplication::hash(id) as u64 | MARK
+    message::hash(id) as u64 | MARK
 }
 
 /// An id as it fits into a reply.
