@@ -483,3 +483,115 @@ fn what_cannot_be_cancelled_or_scheduled_is_said_by_name() {
         "ACCESS_REFUSED - access to exchange 'later' in vhost '/' refused for user 'reader'",
     );
 }
+
+#[test]
+fn an_exchange_holds_back_what_comes_from_another_one_and_from_dead_letters() {
+    let mut broker = Broker::start();
+    let mut client = broker.client();
+    delayed(&mut client, "direct");
+    client.exchange("front", "fanout");
+    client.bind_exchange("later", "front", "");
+    client.declare_durable("at once");
+    client.bind("at once", "front", "");
+    client.declare_durable_with("failing", arguments([("x-dead-letter-exchange", Value::text("later"))]));
+    client.bind("q", "later", "failing");
+    client.confirm();
+    client.publish_with("front", "k", &persistent(10_000), "through");
+    client.publish_with("", "failing", &persistent(20_000), "failed");
+    client.expect_confirmed(1, 2);
+    assert_eq!(client.drain("at once"), ["through"]);
+    client.get("failing", "failed");
+    client.nack(2, false, false);
+    eventually("both are held back", || held(&broker) == 2);
+    client.close();
+    broker.restart();
+    let mut client = broker.client();
+    assert_eq!(held(&broker), 2);
+    client.expect_empty("q");
+
+    broker.advance(Duration::from_secs(10));
+    eventually("the first is due", || client.counts("q").0 == 1);
+    broker.advance(Duration::from_secs(20));
+    eventually("both are due", || held(&broker) == 0);
+
+    assert_eq!(client.drain("q"), ["through", "failed"]);
+}
+
+#[test]
+fn a_transaction_and_a_mandatory_publish_see_what_is_held_back_on_the_way() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    delayed(&mut client, "direct");
+    client.exchange("front", "fanout");
+    client.bind_exchange("later", "front", "");
+    client.confirm();
+    let publish = basic::Publish {
+        exchange: "front".into(),
+        routing_key: "k".into(),
+        mandatory: true,
+        immediate: false,
+    };
+    let content = client.content(publish, &persistent(1000), b"held");
+    client.send_raw(&content);
+    client.expect_ack(1);
+    assert_eq!(held(&broker), 1);
+    client.open_channel(2);
+    let mut on = client.on(2);
+    on.tx();
+    on.publish_with("front", "k", &persistent(1000), "rolled back");
+    on.rollback();
+    on.publish_with("front", "k", &persistent(1000), "committed");
+    on.commit();
+    drop(on);
+    assert_eq!(held(&broker), 2);
+
+    broker.advance(Duration::from_secs(1));
+
+    eventually("they are due", || held(&broker) == 0);
+    assert_eq!(client.drain("q"), ["held", "committed"]);
+}
+
+#[test]
+fn a_blind_copy_arrives_when_the_message_does_and_nobody_sees_it() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    delayed(&mut client, "direct");
+    client.declare("blind");
+    client.bind("blind", "later", "b");
+    let copies = |key: &str| Value::Array(vec![Value::text(key)]);
+    client.publish_with("later", "k", &headers([("x-delay", Value::Int(1000)), ("BCC", copies("b"))]), "m");
+    client.sync();
+    assert_eq!(held(&broker), 1);
+
+    broker.advance(Duration::from_secs(1));
+
+    eventually("it is due", || client.counts("q").0 == 1);
+    for queue in ["q", "blind"] {
+        let got = client.get(queue, "m");
+        assert!(got.headers().get("BCC").is_none() && got.headers().get("x-delay").is_some());
+    }
+}
+
+#[test]
+fn a_policy_says_how_fast_what_is_overdue_goes_on() {
+    let mut broker = Broker::start();
+    let mut client = broker.client();
+    delayed(&mut client, "fanout");
+    let policy = json!({"vhost": "/", "name": "p", "pattern": "^later$", "apply-to": "exchanges",
+                        "definition": {"delayed-release-rate": 10}});
+    let policy: Policy = serde_json::from_value(policy).expect("a policy");
+    broker.vhost("/").set_policy(policy).expect("a policy that can be");
+    (0..5).for_each(|n| client.publish_with("later", "", &persistent(1000), n.to_string()));
+    client.sync();
+    client.close();
+    broker.stop();
+    broker.advance(Duration::from_secs(60));
+    broker.restart();
+    let mut client = broker.client();
+
+    eventually("the first has come", || client.counts("q").0 >= 1);
+    assert!(client.counts("q").0 < 5);
+    assert!(broker.vhost("/").clear_policy("p", false));
+
+    eventually("all have come", || client.counts("q").0 == 5);
+}

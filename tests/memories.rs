@@ -314,3 +314,18 @@ fn a_queue_does_with_a_duplicate_what_it_was_told() {
          {unacceptable_type,longstr}",
     );
 }
+
+#[test]
+fn what_comes_through_another_exchange_is_remembered_as_well() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    exchange_with(&mut client, "x-recent-history", [("x-recent-history-length", Value::Int(2))]);
+    client.exchange("front", "fanout");
+    client.bind_exchange("x", "front", "");
+    ["a", "b", "c"].iter().for_each(|body| client.publish("front", "k", body));
+    client.declare("q");
+
+    client.bind("q", "x", "");
+
+    assert_eq!(client.drain("q"), ["b", "c"]);
+}

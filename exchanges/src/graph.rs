@@ -286,6 +286,17 @@ impl<D: Destination> Exchanges<D> {
         envelope: &Envelope<'_>,
         matches: &mut Matches<D>,
     ) -> Result<(), Error> {
+        self.route_past(exchange, envelope, matches, |_| true)
+    }
+
+    /// The same, but a message only goes on from those exchanges that let it pass.
+    pub fn route_past(
+        &self,
+        exchange: &[u8],
+        envelope: &Envelope<'_>,
+        matches: &mut Matches<D>,
+        mut lets_pass: impl FnMut(&Exchange) -> bool,
+    ) -> Result<(), Error> {
         matches.clear();
         let first = self.slot_of(exchange)?;
         matches.reached.mark(first.0);
@@ -296,7 +307,10 @@ impl<D: Destination> Exchanges<D> {
             walked += 1;
             match &self.vertices[reached] {
                 Vertex::Queue { queue, .. } => matches.queues.push(queue.clone()),
-                Vertex::Exchange(node) => self.pass(Slot(reached), node, envelope, matches),
+                Vertex::Exchange(node) if lets_pass(&node.exchange) => {
+                    self.pass(Slot(reached), node, envelope, matches);
+                }
+                Vertex::Exchange(node) => matches.is_by_keys &= node.routing.is_by_keys(),
             }
         }
         Ok(())

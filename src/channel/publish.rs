@@ -16,7 +16,7 @@ use crate::outbox::Outbox;
 use crate::parts;
 use crate::queue;
 use crate::queue::OnDuplicate;
-use crate::vhost::{REPLY_TO, SCHEDULE, Verdict, asks_for_delay, is_reply_name, schedule_id};
+use crate::vhost::{BCC, CC, Held, REPLY_TO, SCHEDULE, Verdict, asks_for_delay, is_reply_name, schedule_id};
 
 /// Publishes of a connection that have been routed and wait to be handed over.
 #[derive(Debug, Default)]
@@ -27,6 +27,22 @@ pub struct Batch {
     confirming: Vec<u16>,
     /// A queue that has more than its consumers have been given, and wants no more for a while.
     pub ahead_in: Option<queue::Handle>,
+}
+
+/// How a message is to be sent.
+struct Way {
+    mandatory: bool,
+    /// Messages of the same keys and properties go the same way.
+    is_plain: bool,
+    /// The exchange holds it back first.
+    delay: Option<Delay>,
+}
+
+/// Where a message waits for its hour, how long, in milliseconds, and the id that it can be found by.
+struct Delay {
+    queue: queue::Handle,
+    ms: u64,
+    id: Option<Box<[u8]>>,
 }
 
 /// What came of handing publishes over.
@@ -137,8 +153,9 @@ impl Channel {
         let ttl_ms = check_properties(context, &read)?;
         let (persistent, priority) = (read.is_persistent(), read.priority.unwrap_or_default());
         let copies = read.headers.map_or(Ok(None), copies)?;
-        let rewritten = self.rewrite(&read)?;
         let delay = context.vhost.delay(exchange, &read, context.now_ms)?;
+        // A blind copy is for later, too, if the message is.
+        let rewritten = self.rewrite(&read, delay.is_some())?;
         // The same headers may mean a delay elsewhere.
         let is_plain = copies.is_none() && rewritten.is_none() && !read.headers.is_some_and(asks_for_delay);
         let properties = rewritten.unwrap_or_else(|| properties.clone());
@@ -154,72 +171,111 @@ impl Channel {
         if exchange == SCHEDULE {
             return self.ask_schedule(context, message, head.mandatory, read.headers.unwrap_or_default());
         }
-        let id = delay.as_ref().map_or(Ok(None), |_| schedule_id(read.headers.unwrap_or_default()))?;
-        if let (Some((delays, _)), Some(id)) = (&delay, &id)
-            && !self.check_schedule_id(context, &message, head.mandatory, delays, id)?
-        {
-            return Ok(());
-        }
-        let mut matches = std::mem::take(&mut context.batch.matches);
-        let generation = context.vhost.generation();
-        let outcome = self.route(context, &message, &mut matches);
-        if outcome.is_ok() {
-            if is_plain && matches.is_by_keys() && !is_direct_reply(&message) {
-                let roads = self.roads.get_or_insert_default();
-                roads.learn(generation, message.parts.address(), matches.queues());
-                roads.learn_meaning(message.parts.properties(), Meaning { persistent, ttl_ms, priority });
-            }
-            let verdict = match matches.is_by_keys() {
-                true => Verdict::New(None),
-                false => self.look_at(context, &message, &read)?,
-            };
-            let with = match verdict {
-                Verdict::New(with) => with,
-                Verdict::Duplicate(OnDuplicate::DeadLetter) => {
-                    context.vhost.route_to_alternate(&message, &mut matches);
-                    None
-                }
-                Verdict::Duplicate(how) => {
-                    matches.clear();
-                    context.batch.matches = matches;
-                    self.duplicate(context, &message, how);
+        let delay = match delay {
+            None => None,
+            Some((queue, ms)) => {
+                let id = schedule_id(read.headers.unwrap_or_default())?;
+                if let Some(id) = &id
+                    && !self.check_schedule_id(context, &message, head.mandatory, &queue, id)?
+                {
                     return Ok(());
                 }
-            };
-            match delay {
-                // Whether it leads anywhere is looked at now, and again when it is due.
-                Some((delays, ms)) if !(head.mandatory && matches.is_empty()) => {
-                    let message = Message { ttl_ms: Some(ms), ..message };
-                    match id {
-                        None => self.routed(context, message, false, &[delays], with),
-                        Some(id) => {
-                            with.into_iter().for_each(|with| context.batch.messages.tell(with));
-                            self.schedule(context, message, &delays, &id);
-                        }
-                    }
-                }
-                _ => self.routed(context, message, head.mandatory, matches.queues(), with),
+                Some(Delay { queue, ms, id })
             }
-            matches.clear();
-        }
+        };
+        let mut matches = std::mem::take(&mut context.batch.matches);
+        let way = Way { mandatory: head.mandatory, is_plain, delay };
+        let outcome = self.send(context, message, &read, way, &mut matches);
+        matches.clear();
         context.batch.matches = matches;
         outcome
     }
 
-    /// Finds where a message goes.
+    /// A message that nothing is wrong with goes its way.
+    fn send(
+        &mut self,
+        context: &mut Context<'_>,
+        message: Message,
+        read: &Properties<'_>,
+        way: Way,
+        matches: &mut Matches<queue::Handle>,
+    ) -> Result<(), Exception> {
+        let generation = context.vhost.generation();
+        let mut held = self.route(context, &message, matches)?;
+        if way.is_plain && matches.is_by_keys() && !is_direct_reply(&message) {
+            let roads = self.roads.get_or_insert_default();
+            roads.learn(generation, message.parts.address(), matches.queues());
+            let Message { persistent, ttl_ms, priority, .. } = message;
+            roads.learn_meaning(message.parts.properties(), Meaning { persistent, ttl_ms, priority });
+        }
+        let verdict = match matches.is_by_keys() {
+            true => Verdict::New(None),
+            false => self.look_at(context, &message, read)?,
+        };
+        let with = match verdict {
+            Verdict::New(with) => with,
+            Verdict::Duplicate(OnDuplicate::DeadLetter) => {
+                held = context.vhost.route_to_alternate(&message, matches);
+                None
+            }
+            Verdict::Duplicate(how) => {
+                self.duplicate(context, &message, how);
+                return Ok(());
+            }
+        };
+        let leads_nowhere = matches.is_empty() && held.is_empty();
+        match way.delay {
+            // Whether it leads anywhere is looked at now, and again when it is due.
+            Some(delay) if !(way.mandatory && leads_nowhere) => {
+                let message = Message { ttl_ms: Some(delay.ms), ..message };
+                match delay.id {
+                    None => self.routed(context, message, false, &[delay.queue], with),
+                    Some(id) => {
+                        with.into_iter().for_each(|with| context.batch.messages.tell(with));
+                        self.schedule(context, message, &delay.queue, &id);
+                    }
+                }
+            }
+            _ => {
+                for (delays, ms) in held {
+                    self.hold(context, &message, delays, ms);
+                }
+                self.routed(context, message, way.mandatory && leads_nowhere, matches.queues(), with);
+            }
+        }
+        Ok(())
+    }
+
+    /// A message is held back by an exchange that it has reached from another one.
+    fn hold(&mut self, context: &mut Context<'_>, message: &Message, delays: queue::Handle, ms: u64) {
+        let again = message.again(message.parts.clone(), message.taken_at_ms);
+        let again = Message { ttl_ms: Some(ms), ..again };
+        match &mut self.mode {
+            Mode::Tx(tx) => tx.publish(Arc::new(again), false, &[delays]),
+            Mode::Plain | Mode::Confirm(_) => {
+                context.batch.messages.add(again, &[delays], queue::Origin::default(), None);
+            }
+        }
+    }
+
+    /// Finds where a message goes, and where it is held back on its way.
     fn route(
         &mut self,
         context: &mut Context<'_>,
         message: &Message,
         matches: &mut Matches<queue::Handle>,
-    ) -> Result<(), Exception> {
+    ) -> Result<Held, Exception> {
         matches.clear();
-        if is_direct_reply(message) || context.vhost.route(message, matches) {
-            return Ok(());
+        if is_direct_reply(message) {
+            return Ok(Held::new());
+        }
+        if let Some(held) = context.vhost.route(message, matches) {
+            return Ok(held);
         }
         // The exchange was there when it was checked. Find out what is wrong now.
         self.checked_exchange = None;
-        Ok(context.vhost.check_publish(context.caller, message.exchange())?)
+        context.vhost.check_publish(context.caller, message.exchange())?;
+        Ok(Held::new())
     }
 
     /// An exchange that has more to do with messages than to route them looks at one.
@@ -296,7 +352,7 @@ impl Channel {
 
     /// The properties as they go on, if they have to change: a direct reply-to gets the name that answers
     /// go to, and `BCC` is for nobody to see.
-    fn rewrite(&self, read: &Properties<'_>) -> Result<Option<Bytes>, Exception> {
+    fn rewrite(&self, read: &Properties<'_>, keeps_bcc: bool) -> Result<Option<Bytes>, Exception> {
         let reply_to = match read.reply_to {
             Some(name) if name == REPLY_TO.as_bytes() => match &self.requester {
                 Some((_, name)) => Some(name.as_bytes()),
@@ -307,7 +363,8 @@ impl Channel {
             },
             _ => None,
         };
-        let headers = read.headers.filter(|h| table::raw_entries(h).any(|(name, _)| name == BCC));
+        let has_bcc = |headers: &&[u8]| table::raw_entries(headers).any(|(name, _)| name == BCC);
+        let headers = read.headers.filter(|_| !keeps_bcc).filter(has_bcc);
         if reply_to.is_none() && headers.is_none() {
             return Ok(None);
         }
@@ -363,11 +420,6 @@ fn answer_by_copies(context: &Context<'_>, message: &Message) {
 pub fn is_direct_reply(message: &Message) -> bool {
     message.exchange().is_empty() && is_reply_name(message.routing_key())
 }
-
-/// The headers that name further routing keys (RabbitMQ's sender-selected distribution).
-const CC: &[u8] = b"CC";
-/// The same, taken out before anybody else sees the message.
-const BCC: &[u8] = b"BCC";
 
 /// The keys in `CC` and `BCC`; `None` if there are none.
 fn copies(headers: &[u8]) -> Result<Option<Keys>, Exception> {

@@ -2,9 +2,23 @@
 
 use std::borrow::Cow;
 
-use amqp::{Properties, Table, Value};
+use amqp::{Properties, Table, Value, table};
 
+use crate::message::Keys;
 use crate::queue;
+
+/// The headers that name further routing keys (RabbitMQ's sender-selected distribution).
+pub const CC: &[u8] = b"CC";
+/// The same, taken out before anybody else sees the message.
+pub const BCC: &[u8] = b"BCC";
+
+/// The keys in one of those two among these headers.
+pub fn keys_in(headers: &[(&[u8], &[u8])], header: &[u8]) -> Keys {
+    let raw = headers.iter().find(|(name, _)| *name == header).map(|(_, raw)| *raw);
+    let Some(Ok(Value::Array(values))) = raw.map(table::decode_value) else { return Keys::default() };
+    let key = |value| if let Value::Bytes(key) = value { Some(key.into_boxed_slice()) } else { None };
+    values.into_iter().filter_map(key).collect()
+}
 
 /// Arguments of a declaration or binding, for the exchanges.
 pub fn to_exchanges(table: &Table) -> exchanges::Arguments {

@@ -13,9 +13,10 @@ use exchanges::Matches;
 use store::Operation;
 use tracing::warn;
 
-use super::{QueueFlags, Vhost};
+use super::arguments::{CC, keys_in};
+use super::{Held, QueueFlags, Vhost, Watch};
 use crate::delivery::{ConnectionId, Stored};
-use crate::message::{Keys, Message};
+use crate::message::Message;
 use crate::parts::Parts;
 use crate::queue::{self, Departure, Handle, Lost, Origin, Reason, Unroutable};
 
@@ -55,28 +56,37 @@ impl Vhost {
             let letter = letter(departure, queue.name(), exchange, key, now_ms);
             let found = self.targets(&letter, departure.reason, matches);
             let parks = settings.unroutable == Some(Unroutable::Park);
-            let targets = match found {
-                Ok(()) => matches.queues().to_vec(),
+            let (targets, held) = match found {
+                Ok(held) => (matches.queues().to_vec(), held),
                 Err(why) => {
                     self.lose(queue, why, parks);
                     let dead = if parks { self.dead_queue() } else { None };
-                    dead.into_iter().collect()
+                    (dead.into_iter().collect(), Held::new())
                 }
             };
-            if !targets.is_empty() {
+            if !(targets.is_empty() && held.is_empty()) {
                 queue.counters().dead_lettered(departure.reason);
             }
             let origin = Origin { channel: 0, tag: n as u64 };
-            batch.add(letter, &targets, origin, settle);
+            let (mut settle, has_held) = (settle, !held.is_empty());
+            for (delays, ms) in held {
+                let again = letter.again(letter.parts.clone(), letter.taken_at_ms);
+                batch.add(Message { ttl_ms: Some(ms), ..again }, &[delays], origin, settle.take());
+            }
+            if !(has_held && targets.is_empty()) {
+                batch.add(letter, &targets, origin, settle);
+            }
         }
         matches.clear();
     }
 
-    /// Finds where a dead letter goes.
-    fn targets(&self, letter: &Message, reason: Reason, matches: &mut Matches<Handle>) -> Result<(), Lost> {
+    /// Finds where a dead letter goes, and where it is held back.
+    fn targets(&self, letter: &Message, reason: Reason, matches: &mut Matches<Handle>) -> Result<Held, Lost> {
         matches.clear();
-        if !self.route(letter, matches) {
-            return Err(Lost::NoExchange);
+        let watch = Watch::of_all(letter);
+        let held = self.route_from(letter.exchange(), letter, matches, watch).ok_or(Lost::NoExchange)?;
+        if !held.is_empty() {
+            return Ok(held);
         }
         if matches.is_empty() {
             return Err(Lost::NoRoute);
@@ -85,7 +95,7 @@ impl Vhost {
             let deaths = deaths_of(letter);
             matches.retain(|queue| !is_cycle(&deaths, queue.name()));
         }
-        if matches.is_empty() { Err(Lost::Cycle) } else { Ok(()) }
+        if matches.is_empty() { Err(Lost::Cycle) } else { Ok(held) }
     }
 
     /// A message that left `queue` has reached no other.
@@ -131,12 +141,12 @@ fn letter(departure: &Departure, queue: &str, exchange: &str, key: Option<&str>,
     let message = &departure.entry.message;
     let read = Properties::parse(message.parts.properties()).unwrap_or_default();
     let raw: Vec<(&[u8], &[u8])> = read.headers.into_iter().flat_map(table::raw_entries).collect();
-    let copies = copies(&raw);
+    let copies = keys_in(&raw, CC);
     let death = Death { message, queue, reason: departure.reason, copies: &copies, now_ms };
     let news = death.headers(&raw, read.expiration);
     let is_old = |name: &[u8]| news.iter().any(|(new, _)| new.as_bytes() == name);
     let drops_copies = key.is_some();
-    let old = raw.iter().copied().filter(|(name, _)| !(is_old(name) || drops_copies && *name == b"CC"));
+    let old = raw.iter().copied().filter(|(name, _)| !(is_old(name) || drops_copies && *name == CC));
     let mut entries: Vec<(&[u8], &[u8])> = old.collect();
     entries.extend(news.iter().map(|(name, value)| (name.as_bytes(), &value[..])));
     entries.sort_by(|a, b| a.0.cmp(b.0));
@@ -147,14 +157,6 @@ fn letter(departure: &Departure, queue: &str, exchange: &str, key: Option<&str>,
     let copies = (!drops_copies && !copies.is_empty()).then_some(copies);
     let parts = Parts::gathered(&address, &properties, body);
     Message { ttl_ms: None, copies, ..message.again(parts, now_ms) }
-}
-
-/// The keys in the header `CC`.
-pub(super) fn copies(headers: &[(&[u8], &[u8])]) -> Keys {
-    let raw = headers.iter().find(|(name, _)| *name == b"CC").map(|(_, raw)| *raw);
-    let Some(Ok(Value::Array(values))) = raw.map(table::decode_value) else { return Keys::default() };
-    let key = |value| if let Value::Bytes(key) = value { Some(key.into_boxed_slice()) } else { None };
-    values.into_iter().filter_map(key).collect()
 }
 
 /// Something that happened to a message.

@@ -13,10 +13,11 @@ use smallvec::SmallVec;
 use store::{Operation, QueueId};
 use tracing::{debug, warn};
 
+use super::arguments::{BCC, CC, keys_in};
 use super::definitions::{self, Definition};
-use super::{Topology, Vhost};
+use super::{Topology, Vhost, Watch};
 use crate::error::Error;
-use crate::message::{Message, parse_ttl};
+use crate::message::{Keys, Message, parse_ttl};
 use crate::parts::Parts;
 use crate::queue::{self, Arguments, Declaration, Departure, Handle, Lost, Origin};
 
@@ -46,7 +47,7 @@ pub fn asks_for_delay(headers: &[u8]) -> bool {
 ///
 /// # Errors
 /// `Invalid`: what the header is, and what it can be.
-fn delay_ms(headers: &[u8], now_ms: u64) -> Result<Option<u64>, Error> {
+pub(super) fn delay_ms(headers: &[u8], now_ms: u64) -> Result<Option<u64>, Error> {
     let get = |name: &[u8]| {
         let raw = table::raw_entries(headers).find(|(other, _)| *other == name)?.1;
         table::decode_value(raw).ok()
@@ -139,7 +140,7 @@ impl Vhost {
 
     /// The queue for the delayed messages of an exchange; it is made when it is first needed. Nothing if the
     /// exchange has gone.
-    fn delays_of(&self, exchange: &str) -> Option<Handle> {
+    pub(super) fn delays_of(&self, exchange: &str) -> Option<Handle> {
         if let Some(queue) = self.read().delays.get(exchange) {
             return Some(queue.clone());
         }
@@ -176,6 +177,7 @@ impl Vhost {
         };
         let queue = Handle::new(id, declaration, arguments, self.surroundings.clone());
         topology.delays.insert(name, queue.clone());
+        topology.apply_to_delays(&queue);
         queue
     }
 
@@ -231,7 +233,9 @@ impl Vhost {
         for (n, departure) in departures.iter().enumerate() {
             let message = released(&departure.entry.message, now_ms);
             matches.clear();
-            let found = self.route(&message, matches);
+            // Its delay is negated, so nobody holds it back again.
+            let found =
+                self.route_from(delays.name(), &message, matches, Watch::of_others(&message)).is_some();
             let mut targets: SmallVec<[Handle; 4]> = matches.queues().iter().cloned().collect();
             if targets.is_empty() {
                 // It has been confirmed to its publisher, so it is not dropped.
@@ -255,10 +259,14 @@ impl Vhost {
 impl Topology {
     /// Whether an exchange holds messages back that ask for it.
     pub(super) fn delays_messages(&self, exchange: &str) -> bool {
-        let Some(found) = self.exchanges.get(exchange.as_bytes()) else { return false };
-        found.kind.name() == KIND
-            || found.arguments.get(b"delayed") == Some(&exchanges::Value::Bool(true))
-            || self.policies.of_exchange(exchange).is_delayed()
+        self.exchanges.get(exchange.as_bytes()).is_some_and(|found| self.delays_messages_of(found))
+    }
+
+    /// The same of an exchange that has been looked up.
+    pub(super) fn delays_messages_of(&self, exchange: &exchanges::Exchange) -> bool {
+        exchange.kind.name() == KIND
+            || exchange.arguments.get(b"delayed") == Some(&exchanges::Value::Bool(true))
+            || self.policies.of_exchange(&exchange.name.to_string()).is_delayed()
     }
 }
 
@@ -274,12 +282,13 @@ fn released(message: &Arc<Message>, now_ms: u64) -> Message {
     let delayed_ms = message.ttl_ms.unwrap_or_default();
     let negated = table::encode_value(&Value::Int(-(delayed_ms as i64)));
     let raw: Vec<(&[u8], &[u8])> = read.headers.into_iter().flat_map(table::raw_entries).collect();
-    let mut entries: Vec<(&[u8], &[u8])> = raw.iter().copied().filter(|(name, _)| *name != DELAY).collect();
+    let stays = |(name, _): &(&[u8], &[u8])| *name != DELAY && *name != BCC;
+    let mut entries: Vec<(&[u8], &[u8])> = raw.iter().copied().filter(stays).collect();
     entries.push((DELAY, &negated));
     let headers = table::from_raw(entries);
     let properties = Properties { headers: Some(&headers), ..read }.encode();
     let body = message.parts.share_body(0..message.parts.body().len());
-    let copies = super::dead_letter::copies(&raw);
+    let copies: Keys = [CC, BCC].into_iter().flat_map(|header| keys_in(&raw, header)).collect();
     let parts = Parts::gathered(message.parts.address(), &properties, body);
     Message {
         ttl_ms: read.expiration.and_then(|expiration| parse_ttl(expiration).ok()),

@@ -9,7 +9,7 @@ use amqp::{Properties, Value, table};
 use exchanges::{Matches, Target};
 use store::Urgency;
 
-use super::Vhost;
+use super::{Vhost, Watch};
 use crate::message::Message;
 use crate::queue::{self, Origin};
 
@@ -62,7 +62,8 @@ impl Vhost {
             let queues = match target {
                 Target::Queue(queue) => vec![queue.clone()],
                 Target::Exchange(name) => {
-                    let found = self.route_from(&name.to_string(), &message, &mut matches);
+                    let watch = Watch::of_all(&message);
+                    let found = self.route_from(&name.to_string(), &message, &mut matches, watch).is_some();
                     if found { matches.queues().to_vec() } else { Vec::new() }
                 }
             };

@@ -15,6 +15,7 @@ mod history;
 pub mod policy;
 mod reply_to;
 mod schedule;
+mod watch;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -33,6 +34,7 @@ use crate::delivery::ConnectionId;
 use crate::error::{Error, Mismatch, Resource, What};
 use crate::message::Message;
 use crate::queue::{self, Arguments, Dead, Declaration, DeleteIf, Kept, Surroundings};
+pub use arguments::{BCC, CC};
 use arguments::{MessageProperties, from_exchanges, to_exchanges};
 pub use deduplication::Verdict;
 use deduplication::Window;
@@ -43,6 +45,8 @@ use policy::{Policies, Policy};
 pub use reply_to::{REPLY_TO, Requester, Requesters, is_reply_name};
 use schedule::Ids;
 pub use schedule::{Cancelled, SCHEDULE, schedule_id};
+pub use watch::Held;
+use watch::Watch;
 
 /// Who asks for something, and with which rights.
 #[derive(Clone, Debug)]
@@ -590,19 +594,31 @@ impl Vhost {
         }
     }
 
-    /// Finds the queues that a message reaches, each once, into `matches`. False if the exchange has
-    /// vanished since it was checked.
-    pub fn route(&self, message: &Message, matches: &mut Matches<queue::Handle>) -> bool {
-        self.route_from(message.exchange(), message, matches)
+    /// Finds the queues that a message reaches, each once, into `matches`, and where it is held back on its way.
+    /// `None` if the exchange has vanished since it was checked.
+    pub fn route(&self, message: &Message, matches: &mut Matches<queue::Handle>) -> Option<Held> {
+        self.route_from(message.exchange(), message, matches, Watch::of_others(message))
     }
 
     /// The same from another exchange than the message was published to.
-    fn route_from(&self, exchange: &str, message: &Message, matches: &mut Matches<queue::Handle>) -> bool {
+    fn route_from(
+        &self,
+        exchange: &str,
+        message: &Message,
+        matches: &mut Matches<queue::Handle>,
+        mut watch: Watch<'_>,
+    ) -> Option<Held> {
         let routing_key = message.routing_key();
         let properties = MessageProperties(message.parts.properties());
         let copies: SmallVec<[&[u8]; 4]> = message.copies.iter().flatten().map(|key| &**key).collect();
         let envelope = Envelope { copies: &copies, ..Envelope::new(routing_key.as_bytes(), &properties) };
-        self.read().exchanges.route(exchange.as_bytes(), &envelope, matches).is_ok()
+        let topology = self.read();
+        let lets_pass = |exchange: &exchanges::Exchange| watch.lets_pass(&topology, exchange);
+        topology.exchanges.route_past(exchange.as_bytes(), &envelope, matches, lets_pass).ok()?;
+        drop(topology);
+        watch.remembered.iter().for_each(|(exchange, length)| self.histories.add(exchange, *length, message));
+        let held = watch.held.iter();
+        Some(held.filter_map(|(exchange, ms)| Some((self.delays_of(exchange)?, *ms))).collect())
     }
 
     /// Looks at a message that an exchange has more to do with than to route: whether it may pass. Asked of
@@ -625,13 +641,15 @@ impl Vhost {
     }
 
     /// The queues that a message reaches by way of its exchange's alternate.
-    pub fn route_to_alternate(&self, message: &Message, matches: &mut Matches<queue::Handle>) {
+    pub fn route_to_alternate(&self, message: &Message, matches: &mut Matches<queue::Handle>) -> Held {
         let alternate =
             self.read().exchanges.get(message.exchange().as_bytes()).and_then(|e| e.alternate.clone());
         matches.clear();
         if let Some(alternate) = alternate {
-            self.route_from(&alternate.to_string(), message, matches);
+            let watch = Watch::of_all(message);
+            return self.route_from(&alternate.to_string(), message, matches, watch).unwrap_or_default();
         }
+        Held::new()
     }
 
     // What is kept --------------------------------------------------------------------------------
@@ -831,6 +849,14 @@ impl Topology {
         queues.iter().for_each(|queue| self.apply_to_queue(queue));
         let names: Vec<exchanges::Name> = self.exchanges.iter().map(|e| e.name.clone()).collect();
         names.iter().for_each(|name| self.apply_to_exchange(name));
+        self.delays.values().for_each(|delays| self.apply_to_delays(delays));
+    }
+
+    fn apply_to_delays(&self, delays: &queue::Handle) {
+        let release_rate = self.policies.of_exchange(delays.name()).release_rate();
+        let declared = delays.declared();
+        let release_rate = release_rate.or(declared.arguments.release_rate);
+        delays.set_settings(Arc::new(Arguments { release_rate, ..declared.arguments.clone() }));
     }
 
     fn apply_to_queue(&self, queue: &queue::Handle) {

@@ -63,10 +63,12 @@ pub struct Meaning {
     pub alternate_exchange: Option<String>,
     /// Messages of an exchange can be delayed.
     pub delayed: Option<bool>,
+    /// How many delayed messages of an exchange go on in a second.
+    pub release_rate: Option<u64>,
 }
 
 /// Keys that say something of exchanges.
-const OF_EXCHANGES: &[&str] = &["alternate-exchange", "delayed"];
+const OF_EXCHANGES: &[&str] = &["alternate-exchange", "delayed", "delayed-release-rate"];
 
 /// Keys of RabbitMQ's that steer what Garenne has no need of, or does not have: they are accepted.
 const WITHOUT_EFFECT: &[&str] = &[
@@ -136,6 +138,11 @@ impl Holding<'_> {
     /// Whether messages of an exchange can be delayed.
     pub fn is_delayed(&self) -> bool {
         self.user.and_then(|known| known.meaning.delayed) == Some(true)
+    }
+
+    /// How many delayed messages of an exchange go on in a second.
+    pub fn release_rate(&self) -> Option<u64> {
+        self.user.and_then(|known| known.meaning.release_rate)
     }
 
     /// What they are, and what they say together: the smaller number where both say one.
@@ -244,6 +251,9 @@ impl Meaning {
                         meaning.alternate_exchange = Some(name.clone())
                     }
                     ("delayed", Json::Bool(is_delayed)) => meaning.delayed = Some(*is_delayed),
+                    ("delayed-release-rate", Json::Number(n)) if n.as_u64().is_some_and(|n| n > 0) => {
+                        meaning.release_rate = n.as_u64();
+                    }
                     _ => return Err(invalid(format!("{key} is {value}, which it cannot be"))),
                 }
                 continue;
