@@ -157,3 +157,30 @@ fn a_paused_queue_takes_messages_and_gives_none_until_its_time() {
     client.expect_delivery("two");
     assert!(broker.vhost("/").pause_queue("other", 0).is_err());
 }
+
+#[test]
+fn an_argument_or_a_policy_pauses_until_a_time() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    let until_ms = broker.clock.now_ms() as i64 + 600_000;
+    declare(&mut client, [("x-pause-until", Value::Int(until_ms))]);
+    client.consume("q", "c");
+    client.publish("", "q", "later");
+    client.declare("other");
+    let policy = |name: &str, until_ms: i64| {
+        let policy = serde_json::json!({"vhost": "/", "name": name, "pattern": "^other$", "apply-to": "queues",
+                                        "definition": {"pause-until": until_ms}});
+        broker.vhost("/").set_policy(serde_json::from_value(policy).unwrap()).unwrap();
+    };
+    policy("p", i64::MAX);
+    client.publish("", "other", "for ever, nearly");
+    client.expect_empty("other");
+    client.on(1).expect_nothing();
+    assert_eq!((client.counts("q").0, client.counts("other").0), (1, 1));
+
+    broker.advance(Duration::from_secs(600));
+    client.expect_delivery("later");
+    policy("p", until_ms);
+
+    client.get("other", "for ever, nearly");
+}

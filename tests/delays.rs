@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use garenne::vhost::policy::Policy;
 use serde_json::json;
+use store::Seq;
 
 use crate::support::wire;
 use crate::support::*;
@@ -594,4 +595,49 @@ fn a_policy_says_how_fast_what_is_overdue_goes_on() {
     assert!(broker.vhost("/").clear_policy("p", false));
 
     eventually("all have come", || client.counts("q").0 == 5);
+}
+
+#[test]
+fn delayed_messages_are_listed_in_their_order_wherever_they_are() {
+    let mut broker = Broker::with(|config| config.message_memory_bytes_max = 100_000);
+    let mut client = broker.client();
+    delayed(&mut client, "fanout");
+    client.confirm();
+    // Some are kept, some are transient, and there are more than memory holds.
+    let ms = |n: u64| 3_600_000 + n * 7919 % 400 * 10;
+    for n in 0..400u64 {
+        let properties = match n % 4 {
+            0 => headers([("x-delay", Value::Int(ms(n) as i64))]),
+            _ => persistent(ms(n) as i64),
+        };
+        client.publish_with("later", "", &properties, format!("{n:>1000}"));
+    }
+    client.expect_confirmed(1, 400);
+    let listed = |broker: &Broker| -> Vec<(u64, u64)> {
+        let vhost = broker.vhost("/");
+        let (mut all, mut after) = (Vec::new(), (0, Seq(0)));
+        loop {
+            let page = vhost.list_delayed("later", after, 30).unwrap();
+            assert!(page.len() <= 30 && page.iter().all(|due| (due.at_ms, due.seq) > after));
+            let Some(last) = page.last() else { return all };
+            after = (last.at_ms, last.seq);
+            let number = |due: &garenne::queue::Due| {
+                let body = String::from_utf8(due.message.parts.body().to_vec()).unwrap();
+                (due.at_ms, body.trim().parse().unwrap())
+            };
+            all.extend(page.iter().map(number));
+        }
+    };
+    let all = listed(&broker);
+    assert!(all.is_sorted_by_key(|(at_ms, _)| *at_ms));
+    let mut numbers: Vec<u64> = all.iter().map(|(_, n)| *n).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..400).collect::<Vec<_>>());
+    client.close();
+
+    broker.restart();
+    assert_eq!(listed(&broker), all.into_iter().filter(|(_, n)| n % 4 != 0).collect::<Vec<_>>());
+    assert_eq!(broker.vhost("/").purge_delayed("later").unwrap(), 300);
+    assert_eq!(listed(&broker), []);
+    assert!(broker.vhost("/").list_delayed("nowhere", (0, Seq(0)), 1).is_err());
 }

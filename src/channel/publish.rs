@@ -306,7 +306,9 @@ impl Channel {
         if how == OnDuplicate::Nack && matches!(self.mode, Mode::Confirm(_)) {
             return context.batch.messages.refuse(origin);
         }
-        context.batch.messages.wait(context.vhost.sync());
+        if matches!(self.mode, Mode::Confirm(_)) {
+            context.batch.messages.wait(context.vhost.sync());
+        }
     }
 
     /// Counts a publish, which is confirmed with the batch if the client wants that.

@@ -55,6 +55,8 @@ pub struct Arguments {
     pub delivery_rate: Option<u64>,
     /// `x-consumer-delivery-rate`: how many a second go to each of them.
     pub consumer_delivery_rate: Option<u64>,
+    /// `x-pause-until`: nothing is delivered before this time, in milliseconds since 1970.
+    pub pause_until_ms: Option<u64>,
     /// `x-dispatch`: which of the consumers that can take a message gets it.
     pub dispatch: Option<Dispatch>,
     /// How many messages a second leave because they are due; only of those that hold delayed messages.
@@ -276,6 +278,7 @@ const ARGUMENTS: &[Argument] = &[
     ),
     set("x-delivery-rate", Policies::Users, above_zero, |a, v| a.delivery_rate = as_u64(v)),
     set("x-consumer-delivery-rate", Policies::Users, above_zero, |a, v| a.consumer_delivery_rate = as_u64(v)),
+    set("x-pause-until", Policies::Users, not_negative, |a, v| a.pause_until_ms = as_u64(v)),
     set(
         "x-dispatch",
         Policies::Users,
@@ -339,6 +342,7 @@ const COMPARED: &[&str] = &[
     "x-delayed-retry-multiplier",
     "x-delivery-rate",
     "x-consumer-delivery-rate",
+    "x-pause-until",
     "x-dispatch",
     "x-message-deduplication",
     "x-deduplication-on-duplicate",
@@ -459,6 +463,7 @@ impl Arguments {
             retry_multiplier: self.retry_multiplier.or(policy.retry_multiplier),
             delivery_rate: self.delivery_rate.or(policy.delivery_rate),
             consumer_delivery_rate: self.consumer_delivery_rate.or(policy.consumer_delivery_rate),
+            pause_until_ms: self.pause_until_ms.or(policy.pause_until_ms),
             dispatch: self.dispatch.or(policy.dispatch),
             release_rate: self.release_rate,
             deduplicates: self.deduplicates,

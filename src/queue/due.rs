@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use store::{Seq, Ticket};
@@ -128,6 +129,18 @@ impl Due {
         self.fresh.retain(|(fresh, _)| *fresh != time);
         self.withdrawn.push_back((time, by.clone()));
         true
+    }
+
+    /// What is due behind a time and the store does not list, or not yet: up to so many, in order. It need not be
+    /// ready.
+    pub fn unlisted(&self, after: Time, max: usize) -> Vec<Time> {
+        let behind = (Bound::Excluded(after), Bound::Unbounded);
+        let fresh = self.fresh.iter().map(|(time, _)| *time).filter(|time| *time > after);
+        let mut times: Vec<Time> = self.unkept.range(behind).take(max).copied().chain(fresh).collect();
+        times.sort_unstable();
+        times.dedup();
+        times.truncate(max);
+        times
     }
 
     /// Nothing is ready any more.

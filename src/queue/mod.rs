@@ -189,6 +189,17 @@ impl Places {
     }
 }
 
+/// A message that waits for its time.
+#[derive(Clone, Debug)]
+pub struct Due {
+    /// When it is due, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Its number in the queue.
+    pub seq: Seq,
+    /// The message.
+    pub message: Arc<Message>,
+}
+
 /// What time has done to a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tick {
@@ -505,13 +516,47 @@ impl Handle {
         self.lock().state.waits(place, due_at_ms)
     }
 
+    /// Which messages of its first line are due behind a time, in milliseconds since 1970, and a number: up to so
+    /// many, in order. Blocks the calling thread while the store reads: for operators.
+    pub fn list_due(&self, after: (u64, Seq), max: usize) -> Vec<Due> {
+        let store = &self.0.surroundings.store;
+        let (kept, spilled) = (self.line_id(0, Stored::Kept), self.line_id(0, Stored::Spilled));
+        let mut listed = Vec::new();
+        let mut wanted = DueWanted { queue: kept, after, until_ms: u64::MAX, max };
+        while listed.len() < max && wanted.after < due::NEVER {
+            let Ok(page) = store.due_and_wait(wanted) else { break };
+            (wanted.after, wanted.max) = (page.through, max - listed.len().min(max - 1));
+            listed.extend(page.entries);
+        }
+        let found = self.lock().state.due(listed, after, max);
+        let away: Vec<Seq> =
+            found.iter().filter(|(_, here)| here.is_none()).map(|((_, seq), _)| *seq).collect();
+        let mut read: HashMap<Seq, Arc<Message>> = HashMap::new();
+        for queue in [kept, spilled] {
+            let missing: Vec<Seq> = away.iter().copied().filter(|seq| !read.contains_key(seq)).collect();
+            if missing.is_empty() {
+                break;
+            }
+            let Ok(page) = store.read_each_and_wait(WantedEach { queue, seqs: missing }) else { break };
+            let nothing = Page { through: page.through, ..Page::default() };
+            let messages = Found { kept: page, spilled: nothing }.messages(self);
+            read.extend(messages.into_iter().map(|(seq, _, _, message)| (seq, message)));
+        }
+        let message = |(at_ms, seq): due::Time, here: Option<Arc<Message>>| {
+            // One that has gone in the meantime is left out.
+            Some(Due { at_ms, seq, message: here.or_else(|| read.get(&seq).cloned())? })
+        };
+        found.into_iter().filter_map(|(time, here)| message(time, here)).collect()
+    }
+
     /// Takes out a message before its time: why the store has it. The caller tells the store, with the message
     /// `by`. `None` if it does not wait any more.
     pub fn withdraw(&self, place: Place, due_at_ms: u64, by: &Arc<Message>) -> Option<Stored> {
         self.act(|state, _, _| state.withdraw(place, due_at_ms, by))
     }
 
-    /// Until when it delivers nothing, in milliseconds since 1970; 0 if it is not paused.
+    /// Until when it was told to deliver nothing, in milliseconds since 1970; 0 if it was not. Its settings may say
+    /// more.
     pub fn paused_until_ms(&self) -> u64 {
         self.lock().state.paused_until_ms()
     }
@@ -641,7 +686,7 @@ impl Handle {
             });
         }
         for (level, after, max) in effects.due {
-            self.list_due(level, after, max);
+            self.ask_due(level, after, max);
         }
         for places in
             effects.exhumed.chunk_by(|a, b| a.level == b.level).flat_map(|of| of.chunks(EXHUMED_MAX))
@@ -735,7 +780,7 @@ impl Handle {
     }
 
     /// Has the store list what is due in a line behind a time.
-    fn list_due(&self, level: u8, after: due::Time, max: usize) {
+    fn ask_due(&self, level: u8, after: due::Time, max: usize) {
         let queue = self.line_id(level, Stored::Kept);
         let wanted = DueWanted { queue, after, until_ms: u64::MAX, max };
         let handle = self.downgrade();

@@ -235,10 +235,18 @@ impl Ready {
 
     /// Whether a message is ready. Of those that are away, also whether one was that has been taken since.
     pub fn has(&self, seq: Seq) -> bool {
-        self.returned.contains_key(&seq)
-            || self.front.get(seq).is_some()
-            || self.back.get(seq).is_some()
-            || self.is_away(seq)
+        self.get(seq).is_some() || self.is_away(seq)
+    }
+
+    /// What is due behind a time and the store does not list, or not yet: up to so many, in order.
+    pub fn unlisted(&self, after: Time, max: usize) -> Vec<Time> {
+        let times = self.due.unlisted(after, max).into_iter();
+        times.filter(|time| self.waits(*time)).collect()
+    }
+
+    /// A message that is ready and in memory.
+    pub fn get(&self, seq: Seq) -> Option<&Entry> {
+        self.returned.get(&seq).or_else(|| self.front.get(seq)).or_else(|| self.back.get(seq))
     }
 
     /// Takes out a message before its time, of which the store is told with `by`: why the store has it. `None`

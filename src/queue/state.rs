@@ -53,8 +53,10 @@ pub struct State {
     resting: BTreeMap<(u64, Place), Resting>,
     /// Messages that are known again, if the queue has each only once.
     known: Known,
-    /// Nothing is delivered before this time, in milliseconds since 1970.
+    /// Nothing is delivered before this time, in milliseconds since 1970; beside what the settings say.
     paused_until_ms: u64,
+    /// When the pause ends that it is in.
+    pause_ends_ms: Option<u64>,
     rate: Rate,
     /// The rate lets the next message go at this time.
     rate_at_ms: Option<u64>,
@@ -191,6 +193,7 @@ impl State {
             resting: BTreeMap::new(),
             known: Known::default(),
             paused_until_ms: 0,
+            pause_ends_ms: None,
             rate: Rate::default(),
             rate_at_ms: None,
             release_at_ms: None,
@@ -476,12 +479,10 @@ impl State {
         // They go to a consumer that waits, before it is seen whether there is room for them.
         self.wake_rested(now_ms, false);
         self.rate_at_ms = None;
-        if self.paused_until_ms <= now_ms {
-            self.paused_until_ms = 0;
-        }
+        self.pause_ends_ms = Some(self.pause_until_ms()).filter(|until_ms| *until_ms > now_ms);
         let deduplicates = self.settings.deduplicates;
         let mut through: SmallVec<[Place; 1]> = SmallVec::new();
-        while self.paused_until_ms == 0
+        while self.pause_ends_ms.is_none()
             && !self.consumers.is_empty()
             && let Some(expires_at_ms) = self.levels.next_expires_at_ms()
         {
@@ -585,7 +586,10 @@ impl State {
                 self.levels.at(place.level).ready.left_away(place.seq, Some(body_bytes));
                 self.expired[at].1 = Some(Entry { stored, ..self.entry(place, message) });
             }
-            None => drop(self.expired.remove(at)),
+            None => {
+                self.expired.remove(at);
+                self.known.retain(|known| known != place);
+            }
         }
         while let Some((_, first)) = self.expired.front_mut()
             && let Some(entry) = first.take()
@@ -683,7 +687,7 @@ impl State {
     pub fn get(&mut self, no_ack: bool, outbox: &Arc<Outbox>, now_ms: u64, effects: &mut Effects) -> Got {
         self.touch(now_ms);
         self.expire(now_ms, effects);
-        if self.paused_until_ms > now_ms {
+        if self.pause_until_ms() > now_ms {
             return Got::Empty;
         }
         let Some(entry) = self.levels.pop() else {
@@ -800,7 +804,11 @@ impl State {
         self.consumers.set_prefetch(id, prefetch);
     }
 
-    /// Until when it delivers nothing, in milliseconds since 1970.
+    fn pause_until_ms(&self) -> u64 {
+        self.paused_until_ms.max(self.settings.pause_until_ms.unwrap_or_default())
+    }
+
+    /// Until when it was told to deliver nothing, in milliseconds since 1970.
     pub fn paused_until_ms(&self) -> u64 {
         self.paused_until_ms
     }
@@ -813,6 +821,19 @@ impl State {
     /// Whether a message waits at this place that is due at this time.
     pub fn waits(&mut self, place: Place, due_at_ms: u64) -> bool {
         !self.is_deleted && self.levels.at(place.level).ready.waits((due_at_ms, place.seq))
+    }
+
+    /// Which messages of the first line are due behind a time, of those that the store lists and those that it does
+    /// not list: up to so many, in order, each with itself unless it is away.
+    pub fn due(&mut self, listed: Vec<Time>, after: Time, max: usize) -> Vec<(Time, Option<Arc<Message>>)> {
+        let ready = &self.levels.at(0).ready;
+        let mut times: Vec<Time> = listed.into_iter().filter(|time| ready.waits(*time)).collect();
+        times.extend(ready.unlisted(after, max));
+        times.sort_unstable();
+        times.dedup();
+        times.truncate(max);
+        let here = |time: Time| (time, ready.get(time.1).map(|entry| entry.message.clone()));
+        times.into_iter().map(here).collect()
     }
 
     /// Takes out a message before its time, of which the store is told with `by`: why the store has it. `None`
@@ -888,7 +909,7 @@ impl State {
         let due = due.map(|at_ms| at_ms.max(self.release_at_ms.unwrap_or_default()));
         let resting = self.resting.keys().next().map(|(at_ms, _)| *at_ms);
         let has_ready = !self.levels.is_empty();
-        let paused = (self.paused_until_ms > 0 && has_ready).then_some(self.paused_until_ms);
+        let paused = self.pause_ends_ms.filter(|_| has_ready);
         let rates = [self.rate_at_ms, self.consumers.next_due()].into_iter().flatten().min();
         let times = [due, resting, paused, rates.filter(|_| has_ready), self.expires_at_ms()];
         times.into_iter().flatten().min()

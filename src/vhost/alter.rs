@@ -45,12 +45,14 @@ impl Vhost {
         if arguments.levels() < before.arguments.levels() {
             return fixed("x-max-priority", "can only be raised");
         }
-        if declaration.is_kept() {
-            // Before any message can stand in them.
-            let lines = before.arguments.levels()..arguments.levels();
-            let create = lines.map(|level| queue.line_id(level as u8, Stored::Kept));
-            self.tell(create.map(|queue| Operation::QueueCreate { queue }).collect());
-        }
+        // Before any message can stand in them.
+        let lines = before.arguments.levels()..arguments.levels();
+        let stored = [Stored::Kept, Stored::Spilled];
+        let stored = stored.into_iter().filter(|stored| *stored == Stored::Spilled || declaration.is_kept());
+        let ids = stored.flat_map(|stored| lines.clone().map(move |level| (level as u8, stored)));
+        let create =
+            ids.map(|(level, stored)| Operation::QueueCreate { queue: queue.line_id(level, stored) });
+        self.tell(create.collect());
         queue.alter(table, arguments);
         topology.apply_to_queue(&queue);
         self.define_again(&queue);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use amqp::{Properties, Table, Value, table};
 use exchanges::Matches;
 use smallvec::SmallVec;
-use store::{Operation, QueueId};
+use store::{Operation, QueueId, Seq};
 use tracing::{debug, warn};
 
 use super::arguments::{BCC, CC, keys_in};
@@ -19,7 +19,7 @@ use super::{Topology, Vhost, Watch};
 use crate::error::Error;
 use crate::message::{Keys, Message, parse_ttl};
 use crate::parts::Parts;
-use crate::queue::{self, Arguments, Declaration, Departure, Handle, Lost, Origin};
+use crate::queue::{self, Arguments, Declaration, Departure, Due, Handle, Lost, Origin};
 
 /// The type of exchange that always delays.
 const KIND: &str = "x-delayed-message";
@@ -121,6 +121,20 @@ impl Vhost {
     pub fn delayed_count(&self, exchange: &str) -> usize {
         let queue = self.read().delays.get(exchange).cloned();
         queue.map_or(0, |queue| queue.counts().0)
+    }
+
+    /// The messages that an exchange holds back and that are due behind a time, in milliseconds since 1970, and a
+    /// number: up to so many, in order; `(0, Seq(0))` stands before all. Blocks the calling thread while the store
+    /// reads.
+    ///
+    /// # Errors
+    /// `NotFound`: there is no such exchange.
+    pub fn list_delayed(&self, exchange: &str, after: (u64, Seq), max: usize) -> Result<Vec<Due>, Error> {
+        let topology = self.read();
+        topology.exchange(exchange, &self.name)?;
+        let queue = topology.delays.get(exchange).cloned();
+        drop(topology);
+        Ok(queue.map_or_else(Vec::new, |queue| queue.list_due(after, max)))
     }
 
     /// Forgets the messages that an exchange holds back; says how many.

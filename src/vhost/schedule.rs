@@ -90,9 +90,14 @@ impl Ids {
         }
     }
 
-    fn remove(&self, delays: &Handle, id: &[u8]) {
+    fn remove(&self, delays: &Handle, id: &[u8], place: Place) {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.ids.remove(&(delays.id(), id.into()));
+        let key = (delays.id(), id.into());
+        // Another message may have the id by now, or have had it all the time: this one came by way of another
+        // exchange.
+        if recent.ids.get(&key).is_some_and(|waiting| waiting.place == place) {
+            recent.ids.remove(&key);
+        }
     }
 
     /// No message of this queue waits any more.
@@ -199,7 +204,7 @@ impl Vhost {
         let found = delays.and_then(|delays| {
             let waiting = self.find(&delays, &id)?;
             let stored = delays.withdraw(waiting.place, waiting.due_at_ms, asks)?;
-            self.schedule_ids.remove(&delays, &id);
+            self.schedule_ids.remove(&delays, &id, waiting.place);
             Some((delays, waiting.place, stored))
         });
         let Some((delays, place, stored)) = found else {
@@ -232,7 +237,7 @@ impl Vhost {
     /// A delayed message with this id, if it has one, goes its way: what the store is told.
     pub(super) fn unschedule(&self, delays: &Handle, place: Place, headers: &[u8]) -> Option<Operation> {
         let id = schedule_id(headers).ok().flatten()?;
-        self.schedule_ids.remove(delays, &id);
+        self.schedule_ids.remove(delays, &id, place);
         unmark(delays, place)
     }
 }

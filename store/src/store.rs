@@ -220,6 +220,18 @@ impl Store {
         self.owner.wish(Wish::Each(wanted, then));
     }
 
+    /// Reads those of these messages that are live, and blocks the calling thread until they are there: for
+    /// operators and tools.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    pub fn read_each_and_wait(&self, wanted: WantedEach) -> Result<Page, Error> {
+        let (page, pages) = mpsc::channel();
+        self.read_each(wanted, Box::new(move |read| drop(page.send(read))));
+        pages.recv().map_err(|_| Error::Closed)
+    }
+
     /// Reads live messages and blocks the calling thread until they are there: for tests and tools.
     ///
     /// # Errors

@@ -86,4 +86,75 @@ def order():
     ok("order of a delayed exchange")
 
 
-run(redelivery, order)
+def taken_back():
+    """Garenne's own: a delayed message is cancelled by its id, and a refusal says why."""
+    conn = connect()
+    ch = conn.channel()
+    ch.confirm_delivery()
+    exchange, queue = NAME + ".reminders", NAME + ".mail"
+    ch.exchange_declare(exchange, "x-delayed-message", durable=True, arguments={"x-delayed-type": "fanout"})
+    ch.queue_declare(queue, durable=True)
+    ch.queue_bind(queue, exchange)
+
+    def remind(body, id, delay):
+        headers = {"x-delay": delay, "x-schedule-id": id}
+        ch.basic_publish(exchange, "", body, pika.BasicProperties(headers=headers, delivery_mode=2), mandatory=True)
+
+    def cancel(id):
+        headers = {"x-schedule-exchange": exchange, "x-schedule-id": id}
+        ch.basic_publish("amq.schedule", "cancel", b"", pika.BasicProperties(headers=headers), mandatory=True)
+
+    def refused(ask, why):
+        try:
+            ask()
+        except pika.exceptions.NackError as error:
+            expect(error.messages[0].method.reply_code, 312, "code")
+            if why not in error.messages[0].method.reply_text:
+                raise AssertionError(error.messages[0].method.reply_text)
+            return
+        raise AssertionError(f"it is not refused: {why}")
+
+    got = []
+    ch.basic_consume(queue, lambda c, m, p, b: (got.append(b), c.basic_ack(m.delivery_tag)))
+    remind(b"comes", "r-1", 500)
+    remind(b"never", "r-2", 300)
+    refused(lambda: remind(b"again", "r-1", 100), "waits in exchange")
+    cancel("r-2")
+    refused(lambda: cancel("r-2"), "it is unknown, or its time has come")
+    until_there(conn, got, 1, time.monotonic())
+    refused(lambda: cancel("r-1"), "it is unknown, or its time has come")
+    expect(got, [b"comes"], "what came")
+    ch.queue_delete(queue)
+    ch.exchange_delete(exchange)
+    conn.close()
+    ok("delayed messages that are taken back")
+
+
+def once():
+    """The argument of the deduplication plugin on a queue: a message is there once, until it is settled."""
+    conn = connect()
+    ch = conn.channel()
+    ch.confirm_delivery()
+    queue = NAME + ".once"
+    ch.queue_declare(queue, durable=True, arguments={"x-message-deduplication": True})
+
+    def publish(body, value):
+        headers = {"x-deduplication-header": value}
+        ch.basic_publish("", queue, body, pika.BasicProperties(headers=headers, delivery_mode=2))
+
+    for n in range(10):
+        publish(b"%d" % n, n // 2)
+    expect(count(ch, queue), 5, "messages")
+    method, _, body = ch.basic_get(queue)
+    expect(body, b"0", "the first")
+    publish(b"out still", 0)
+    ch.basic_ack(method.delivery_tag)
+    publish(b"again", 0)
+    bodies = [ch.basic_get(queue, auto_ack=True)[2] for _ in range(5)]
+    expect(bodies, [b"2", b"4", b"6", b"8", b"again"], "bodies")
+    ch.queue_delete(queue)
+    conn.close()
+    ok("a queue that has a message once")
+
+
+run(redelivery, order, taken_back, once)
