@@ -98,6 +98,11 @@ impl Message {
         }
     }
 
+    /// The same message once more, for an exchange that holds it back for so many milliseconds.
+    pub fn held_back(&self, ms: u64) -> Message {
+        Message { ttl_ms: Some(ms), ..self.again(self.parts.clone(), self.taken_at_ms) }
+    }
+
     /// By which it is known again: its header `x-deduplication-header`.
     pub fn deduplication_value(&self) -> Option<u128> {
         let read = Properties::parse(self.parts.properties()).ok()?;
@@ -107,6 +112,11 @@ impl Message {
     /// Whether the store can bring it back, when it has applied what was appended up to `applied`.
     pub fn is_applied(&self, applied: Ticket) -> bool {
         self.stored_by.0.load(Ordering::Relaxed) <= applied.0
+    }
+
+    /// Whether an append of it has been noted.
+    pub fn is_told(&self) -> bool {
+        self.stored_by.0.load(Ordering::Relaxed) < StoredBy::DUE
     }
 
     /// Whether an append of it has still to be noted.

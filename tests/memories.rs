@@ -329,3 +329,49 @@ fn what_comes_through_another_exchange_is_remembered_as_well() {
 
     assert_eq!(client.drain("q"), ["b", "c"]);
 }
+
+#[test]
+fn a_message_that_was_refused_can_be_sent_again() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    exchange_with(
+        &mut client,
+        "x-message-deduplication",
+        [("x-cache-size", Value::Int(10)), ("x-cache-persistence", Value::text("disk"))],
+    );
+    let full = [("x-max-length", Value::Int(1)), ("x-overflow", Value::text("reject-publish"))];
+    client.declare_durable_with("q", arguments(full));
+    client.bind("q", "x", "");
+    client.confirm();
+    client.publish_with("x", "", &known_by("one"), "one");
+    client.publish_with("x", "", &known_by("two"), "two");
+    // Of the same batch: nobody knows yet what becomes of the first.
+    client.publish_with("x", "", &known_by("two"), "two again");
+    client.expect_ack(1);
+    client.expect(basic::Nack { delivery_tag: 2, multiple: false, requeue: false });
+    client.expect(basic::Nack { delivery_tag: 3, multiple: false, requeue: false });
+    assert_eq!(client.drain("q"), ["one"]);
+
+    client.publish_with("x", "", &known_by("two"), "two at last");
+    client.expect_ack(4);
+    client.publish_with("x", "", &known_by("two"), "a duplicate");
+    client.expect_ack(5);
+
+    assert_eq!(client.drain("q"), ["two at last"]);
+}
+
+#[test]
+fn a_transaction_can_replace_a_message_that_its_queue_has_once() {
+    let broker = Broker::start();
+    let mut client = broker.client();
+    once(&mut client, "q", &[]);
+    client.publish_with("", "q", &known_by("v"), "before");
+    client.tx();
+    client.get("q", "before");
+    client.ack(1);
+    client.publish_with("", "q", &known_by("v"), "after");
+    client.publish_with("", "q", &known_by("v"), "a duplicate");
+    client.commit();
+
+    assert_eq!(client.drain("q"), ["after"]);
+}

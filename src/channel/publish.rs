@@ -6,7 +6,7 @@ use amqp::method::{self, Cold, basic};
 use amqp::{Exception, Header, Properties, ReplyCode, Value, frame, table};
 use bytes::Bytes;
 use exchanges::Matches;
-use store::{Operation, Ticket, Urgency};
+use store::{Ticket, Urgency};
 
 use super::assembly::Published;
 use super::roads::Meaning;
@@ -14,9 +14,10 @@ use super::{Channel, Context, Mode};
 use crate::message::{Keys, Message, StoredBy, parse_ttl};
 use crate::outbox::Outbox;
 use crate::parts;
-use crate::queue;
-use crate::queue::OnDuplicate;
-use crate::vhost::{BCC, CC, Held, REPLY_TO, SCHEDULE, Verdict, asks_for_delay, is_reply_name, schedule_id};
+use crate::queue::{self, OnDuplicate, With};
+use crate::vhost::{
+    BCC, CC, Held, Pending, REPLY_TO, SCHEDULE, Verdict, asks_for_delay, is_reply_name, schedule_id,
+};
 
 /// Publishes of a connection that have been routed and wait to be handed over.
 #[derive(Debug, Default)]
@@ -39,8 +40,8 @@ struct Way {
 }
 
 /// Where a message waits for its hour, how long, in milliseconds, and the id that it can be found by.
-struct Delay {
-    queue: queue::Handle,
+pub(super) struct Delay {
+    pub(super) queue: queue::Handle,
     ms: u64,
     id: Option<Box<[u8]>>,
 }
@@ -175,10 +176,8 @@ impl Channel {
             None => None,
             Some((queue, ms)) => {
                 let id = schedule_id(read.headers.unwrap_or_default())?;
-                if let Some(id) = &id
-                    && !self.check_schedule_id(context, &message, head.mandatory, &queue, id)?
-                {
-                    return Ok(());
+                if id.is_some() {
+                    self.check_untransacted("a message with an x-schedule-id is published")?;
                 }
                 Some(Delay { queue, ms, id })
             }
@@ -197,7 +196,7 @@ impl Channel {
         context: &mut Context<'_>,
         message: Message,
         read: &Properties<'_>,
-        way: Way,
+        mut way: Way,
         matches: &mut Matches<queue::Handle>,
     ) -> Result<(), Exception> {
         let generation = context.vhost.generation();
@@ -210,12 +209,13 @@ impl Channel {
         }
         let verdict = match matches.is_by_keys() {
             true => Verdict::New(None),
-            false => self.look_at(context, &message, read)?,
+            false => self.look_at(context, &message, read, matches)?,
         };
         let with = match verdict {
             Verdict::New(with) => with,
             Verdict::Duplicate(OnDuplicate::DeadLetter) => {
                 held = context.vhost.route_to_alternate(&message, matches);
+                way.delay = None;
                 None
             }
             Verdict::Duplicate(how) => {
@@ -228,12 +228,9 @@ impl Channel {
             // Whether it leads anywhere is looked at now, and again when it is due.
             Some(delay) if !(way.mandatory && leads_nowhere) => {
                 let message = Message { ttl_ms: Some(delay.ms), ..message };
-                match delay.id {
+                match &delay.id {
                     None => self.routed(context, message, false, &[delay.queue], with),
-                    Some(id) => {
-                        with.into_iter().for_each(|with| context.batch.messages.tell(with));
-                        self.schedule(context, message, &delay.queue, &id);
-                    }
+                    Some(id) => self.schedule(context, message, way.mandatory, &delay, id, with),
                 }
             }
             _ => {
@@ -248,8 +245,7 @@ impl Channel {
 
     /// A message is held back by an exchange that it has reached from another one.
     fn hold(&mut self, context: &mut Context<'_>, message: &Message, delays: queue::Handle, ms: u64) {
-        let again = message.again(message.parts.clone(), message.taken_at_ms);
-        let again = Message { ttl_ms: Some(ms), ..again };
+        let again = message.held_back(ms);
         match &mut self.mode {
             Mode::Tx(tx) => tx.publish(Arc::new(again), false, &[delays]),
             Mode::Plain | Mode::Confirm(_) => {
@@ -284,6 +280,7 @@ impl Channel {
         context: &Context<'_>,
         message: &Message,
         properties: &Properties<'_>,
+        matches: &Matches<queue::Handle>,
     ) -> Result<Verdict, Exception> {
         if matches!(self.mode, Mode::Tx(_)) && context.vhost.knows_again(message.exchange()) {
             let text = format!(
@@ -294,7 +291,9 @@ impl Channel {
             );
             return Err(Exception::new(ReplyCode::PreconditionFailed, text));
         }
-        Ok(context.vhost.look_at(message, properties))
+        let is_certain = matches.queues().iter().all(|queue| !queue.may_refuse());
+        let pending = Pending { connection: context.caller.connection, is_certain };
+        Ok(context.vhost.look_at(message, properties, pending))
     }
 
     /// A publish has come before, and goes to no queue.
@@ -331,7 +330,7 @@ impl Channel {
         message: Message,
         mandatory: bool,
         queues: &[queue::Handle],
-        with: Option<Operation>,
+        with: Option<With>,
     ) {
         if let Mode::Tx(tx) = &mut self.mode {
             return tx.publish(Arc::new(message), mandatory, queues);
@@ -343,7 +342,7 @@ impl Channel {
         if !queues.is_empty() {
             return context.batch.messages.add(message, queues, origin, with);
         }
-        with.into_iter().for_each(|with| context.batch.messages.tell(with));
+        with.into_iter().for_each(|with| context.batch.messages.add_with(with, origin));
         let message = Arc::new(message);
         let is_answered =
             is_direct_reply(&message) && context.vhost.requesters().answer(message.routing_key(), &message);

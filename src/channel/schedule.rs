@@ -4,39 +4,35 @@ use std::sync::Arc;
 
 use amqp::{Exception, ReplyCode};
 
+use super::publish::Delay;
 use super::{Channel, Context, Mode};
 use crate::message::{Message, StoredBy};
-use crate::queue;
+use crate::queue::{self, With};
 use crate::vhost::Cancelled;
 
 impl Channel {
-    /// Whether a message that is to be held back can be found by the id that it wants; if not, its publisher is
-    /// told.
-    pub(super) fn check_schedule_id(
-        &mut self,
-        context: &mut Context<'_>,
-        message: &Message,
-        mandatory: bool,
-        delays: &queue::Handle,
-        id: &[u8],
-    ) -> Result<bool, Exception> {
-        self.check_untransacted("a message with an x-schedule-id is published")?;
-        let checked = context.vhost.check_schedule_id(delays, id);
-        let refused = checked.map_err(|reason| self.refuse(context, message, mandatory, &reason));
-        Ok(refused.is_ok())
-    }
-
-    /// A message is held back from now on, and can be found by its id.
+    /// A message is held back from now on, and can be found by its id, unless another has that.
     pub(super) fn schedule(
         &mut self,
         context: &mut Context<'_>,
         message: Message,
-        delays: &queue::Handle,
+        mandatory: bool,
+        delay: &Delay,
         id: &[u8],
+        with: Option<With>,
     ) {
-        self.published(context);
-        if let Some((message, operation, sync)) = context.vhost.schedule(delays, id, message) {
-            context.batch.messages.tell_of(message, operation, sync);
+        let vhost = context.vhost;
+        let scheduled = match vhost.schedule(&delay.queue, id, message) {
+            Ok(scheduled) => scheduled,
+            // What went with the message learns by being dropped that nothing came of it.
+            Err(taken) => return self.refuse(context, &taken.0, mandatory, &taken.1),
+        };
+        let origin = self.published(context);
+        match scheduled {
+            Some((message, operations, sync)) => {
+                context.batch.messages.tell_of(message, operations, origin, with, sync);
+            }
+            None => with.into_iter().for_each(|with| context.batch.messages.add_with(with, origin)),
         }
     }
 
@@ -54,7 +50,13 @@ impl Channel {
             Cancelled::Done(told) => {
                 self.published(context);
                 if let Some((operation, sync)) = told {
-                    context.batch.messages.tell_of(asks, operation, sync);
+                    context.batch.messages.tell_of(
+                        asks,
+                        vec![operation],
+                        queue::Origin::default(),
+                        None,
+                        sync,
+                    );
                 }
             }
             Cancelled::Refused(reason) => self.refuse(context, &asks, mandatory, &reason),
@@ -74,7 +76,7 @@ impl Channel {
         }
     }
 
-    fn check_untransacted(&self, what: &str) -> Result<(), Exception> {
+    pub(super) fn check_untransacted(&self, what: &str) -> Result<(), Exception> {
         if !matches!(self.mode, Mode::Tx(_)) {
             return Ok(());
         }

@@ -97,7 +97,7 @@ impl Settlements {
 
 /// A message leaves its queue for good, which knows it no more. At once: what is published behind the settlement
 /// is none of its duplicates.
-fn forget(unacked: &Unacked) {
+pub fn forget(unacked: &Unacked) {
     if let Some(value) = unacked.queue.value_of(&unacked.entry.message) {
         unacked.queue.forget(value, unacked.entry.place());
     }

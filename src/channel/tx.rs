@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use store::{Operation, Urgency};
 
 use super::publish::is_direct_reply;
-use super::settle::{Settlements, Verdict, reject, requeue};
+use super::settle::{Settlements, Verdict, forget, reject, requeue};
 use super::unacked::Unacked;
 use super::{Channel, Context, Flow, Mode, Then, Wait};
 use crate::delivery::{Place, Stored};
@@ -150,6 +150,11 @@ impl Channel {
                 format!("{full:?} has no room for a message of this transaction; nothing of it was done");
             return Err(Exception::new(ReplyCode::PreconditionFailed, text));
         }
+        for (_, unacked, verdict) in &transaction.settles {
+            if matches!(verdict, Verdict::Done | Verdict::Rejected) {
+                forget(unacked);
+            }
+        }
         let mut operations = Vec::new();
         let mut inserts: HashMap<queue::Handle, Placed> = HashMap::new();
         let mut kept: Vec<Arc<Message>> = Vec::new();
@@ -170,7 +175,15 @@ impl Channel {
             let mut stored: SmallVec<[_; 1]> = SmallVec::new();
             for queue in queues {
                 // A queue that is gone by now takes nothing, as with any publish, nor does one that has it already.
-                let Some(place) = queue.reserve_for(&message) else { continue };
+                let Some(place) = queue.reserve_for(&message) else {
+                    // What it has may still be on its way to the disk: it is waited for, with nothing that changes.
+                    if queue.declaration().is_kept() {
+                        operations.push(Operation::Mark { queue: queue.id(), marks: SmallVec::new() });
+                        let own = queue.sync();
+                        sync = Some(sync.map_or(own, |other: store::SyncMode| other.stricter(own)));
+                    }
+                    continue;
+                };
                 if message.persistent && queue.declaration().is_kept() {
                     stored.push((queue.line_id(place.level, Stored::Kept), place.seq));
                     let own = queue.sync();

@@ -19,18 +19,40 @@ pub struct Batch {
     /// What the store is to be told.
     operations: Vec<Operation>,
     /// Messages that are stored when the store has been told of them.
-    told: Vec<Arc<Message>>,
+    told: Vec<Told>,
     /// When what was told of them has to be synced.
     told_sync: Option<SyncMode>,
     /// Messages that were refused before they had a queue.
     refused: Vec<Origin>,
+    /// Of messages that the store does not keep.
+    claims: Vec<(Origin, Box<dyn Claim>)>,
+}
+
+/// What goes with a message.
+#[derive(Debug)]
+pub enum With {
+    /// The store is told this in the same record, whatever becomes of the message in its queues.
+    Operation(Operation),
+    /// Somebody who wants to know what becomes of it.
+    Claim(Box<dyn Claim>),
+}
+
+/// Somebody who wants to know whether a message is taken, and when the store has been told.
+pub trait Claim: std::fmt::Debug + Send {
+    /// The message is taken, or one of its queues has refused it: what the store is told in the same record.
+    fn settle(&mut self, is_taken: bool) -> Option<Operation>;
+
+    /// The store has been told.
+    fn told(&mut self);
 }
 
 #[derive(Debug)]
 struct ForQueue {
     queue: Handle,
     messages: Vec<Arc<Message>>,
-    /// Whose they are, if the queue may have no room for some.
+    /// Whether the queue may refuse some. Messages that came before that was so are let in.
+    may_refuse: bool,
+    /// Whose they are, if so.
     origins: Vec<Origin>,
 }
 
@@ -49,8 +71,18 @@ struct Kept {
     message: Arc<Message>,
     /// Which queues, and which of their messages in this batch this one is.
     places: SmallVec<[(u32, u32); 1]>,
+    origin: Origin,
     /// What happens with it, or not at all.
-    with: Option<Operation>,
+    with: Option<With>,
+}
+
+/// A message that is where it belongs, and what the store is told of it.
+#[derive(Debug)]
+struct Told {
+    message: Arc<Message>,
+    operations: Vec<Operation>,
+    origin: Origin,
+    with: Option<With>,
 }
 
 /// What came of handing a batch over.
@@ -69,21 +101,24 @@ pub struct Outcome {
 impl Batch {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.queues.is_empty() && self.operations.is_empty() && self.refused.is_empty()
+        self.queues.is_empty()
+            && self.operations.is_empty()
+            && self.refused.is_empty()
+            && self.claims.is_empty()
+            && self.told.is_empty()
     }
 
-    /// Adds a message for these queues. With one that comes from another queue goes what the store is told of
-    /// that, `with`, in the same record if the store keeps the message at all.
-    pub fn add(&mut self, mut message: Message, queues: &[Handle], origin: Origin, with: Option<Operation>) {
+    /// Adds a message for these queues, and what goes with it.
+    pub fn add(&mut self, mut message: Message, queues: &[Handle], origin: Origin, with: Option<With>) {
         if is_kept(&message, queues) {
             // It goes to its queues first, and none may take it for stored before all of it is.
             message.stored_by = StoredBy::due();
             let message = Arc::new(message);
             let places = queues.iter().map(|queue| self.place(queue, message.clone(), origin)).collect();
-            self.kept.push(Kept { message, places, with });
+            self.kept.push(Kept { message, places, origin, with });
             return;
         }
-        self.operations.extend(with);
+        with.into_iter().for_each(|with| self.add_with(with, origin));
         let Some((last, others)) = queues.split_last() else { return };
         let message = Arc::new(message);
         for queue in others {
@@ -92,15 +127,30 @@ impl Batch {
         self.place(last, message, origin);
     }
 
+    /// A message goes to no queue, but something went with it.
+    pub fn add_with(&mut self, with: With, origin: Origin) {
+        match with {
+            With::Operation(operation) => self.operations.push(operation),
+            With::Claim(claim) => self.claims.push((origin, claim)),
+        }
+    }
+
     /// The store is told this with the rest.
     pub fn tell(&mut self, operation: Operation) {
         self.operations.push(operation);
     }
 
-    /// The store is told this of a message, which is stored then; and it is synced when `sync` says.
-    pub fn tell_of(&mut self, message: Arc<Message>, operation: Operation, sync: SyncMode) {
-        self.operations.push(operation);
-        self.told.push(message);
+    /// The store is told this of a message in one record, with what goes with it. The message is stored then; and
+    /// it is synced when `sync` says.
+    pub fn tell_of(
+        &mut self,
+        message: Arc<Message>,
+        operations: Vec<Operation>,
+        origin: Origin,
+        with: Option<With>,
+        sync: SyncMode,
+    ) {
+        self.told.push(Told { message, operations, origin, with });
         self.told_sync = self.told_sync.into_iter().chain([sync]).reduce(SyncMode::stricter);
     }
 
@@ -120,13 +170,12 @@ impl Batch {
     fn place(&mut self, queue: &Handle, message: Arc<Message>, origin: Origin) -> (u32, u32) {
         // Mostly it is the queue of the message before.
         let at = self.queues.iter().rposition(|q| q.queue == *queue).unwrap_or_else(|| {
-            self.queues.push(ForQueue { queue: queue.clone(), messages: Vec::new(), origins: Vec::new() });
+            let (queue, may_refuse) = (queue.clone(), queue.may_refuse());
+            self.queues.push(ForQueue { queue, messages: Vec::new(), may_refuse, origins: Vec::new() });
             self.queues.len() - 1
         });
-        let ForQueue { queue, messages, origins } = &mut self.queues[at];
-        if queue.may_refuse() {
-            // It may not have refused anything before.
-            origins.resize(messages.len(), Origin::default());
+        let ForQueue { messages, may_refuse, origins, .. } = &mut self.queues[at];
+        if *may_refuse {
             origins.push(origin);
         }
         messages.push(message);
@@ -144,7 +193,7 @@ impl Batch {
         let mut places: SmallVec<[Option<Places>; 4]> = SmallVec::new();
         let mut waits: SmallVec<[SyncMode; 1]> = SmallVec::new();
         for batch in &mut self.queues {
-            let enqueued = batch.queue.enqueue(&mut batch.messages, publisher);
+            let enqueued = batch.queue.enqueue(&mut batch.messages, batch.may_refuse, publisher);
             if enqueued.as_ref().is_some_and(|enqueued| enqueued.holds_up) {
                 outcome.ahead.push(batch.queue.clone());
             }
@@ -160,7 +209,10 @@ impl Batch {
             places.push(found);
         }
         waits.into_iter().for_each(|sync| self.wait(sync));
-        for Kept { message, places: wanted, with } in &mut self.kept {
+        // Those that nobody can name are no one's to send again.
+        let is_taken = |origin: Origin| origin.tag == 0 || !outcome.refused.contains(&origin);
+        let mut claims: SmallVec<[Box<dyn Claim>; 1]> = SmallVec::new();
+        for Kept { message, places: wanted, origin, with } in &mut self.kept {
             let stored = wanted.iter().filter_map(|&(at, n)| {
                 let queue = &self.queues[at as usize].queue;
                 let place = places[at as usize].as_ref()?.get(n as usize)?;
@@ -170,7 +222,8 @@ impl Batch {
             let destinations: SmallVec<[(QueueId, Seq); 1]> = stored.collect();
             let publish = (!destinations.is_empty())
                 .then(|| Operation::Publish(publish_operation(message, destinations)));
-            self.operations.extend(match (with.take(), publish) {
+            let with = with.take().and_then(|with| settle(with, is_taken(*origin), &mut claims));
+            self.operations.extend(match (with, publish) {
                 (Some(with), Some(publish)) => Some(Operation::Atomic(vec![with, publish])),
                 (with, publish) => with.or(publish),
             });
@@ -178,10 +231,25 @@ impl Batch {
         let kept = self.queues.iter().filter(|batch| batch.queue.declaration().is_kept());
         let syncs = kept.map(|batch| batch.queue.sync()).chain(self.told_sync.take());
         outcome.sync = syncs.reduce(SyncMode::stricter).unwrap_or_default();
+        for Told { operations, origin, with, .. } in &mut self.told {
+            let with = with.take().and_then(|with| settle(with, is_taken(*origin), &mut claims));
+            let mut operations = std::mem::take(operations);
+            // In the order in which they are there: a mark does not come before its message.
+            operations.extend(with);
+            self.operations.push(match operations.len() {
+                1 => operations.remove(0),
+                _ => Operation::Atomic(operations),
+            });
+        }
+        for (origin, mut claim) in self.claims.drain(..) {
+            self.operations.extend(claim.settle(is_taken(origin)));
+            claims.push(claim);
+        }
         self.queues.clear();
         let ticket = (!self.operations.is_empty()).then(|| append(self.operations.drain(..), outcome.sync));
+        claims.iter_mut().for_each(|claim| claim.told());
         let told = self.told.drain(..);
-        told.for_each(|message| message.stored_by.add(ticket.unwrap_or(Ticket(0))));
+        told.for_each(|told| told.message.stored_by.add(ticket.unwrap_or(Ticket(0))));
         for kept in self.kept.drain(..) {
             // Of a message that has missed its queue nobody will ask.
             kept.message.stored_by.add(ticket.unwrap_or(Ticket(0)));
@@ -189,6 +257,18 @@ impl Batch {
         outcome.refused.sort_unstable();
         outcome.refused.dedup();
         (ticket, outcome)
+    }
+}
+
+/// What the store is told with a message.
+fn settle(with: With, is_taken: bool, claims: &mut SmallVec<[Box<dyn Claim>; 1]>) -> Option<Operation> {
+    match with {
+        With::Operation(operation) => Some(operation),
+        With::Claim(mut claim) => {
+            let operation = claim.settle(is_taken);
+            claims.push(claim);
+            operation
+        }
     }
 }
 

@@ -34,7 +34,7 @@ use tracing::{error, info};
 pub use arguments::{
     Arguments, Flags, OnDuplicate, QueueKind, Unroutable, integer, other_type_text, type_name,
 };
-pub use batch::{Batch, Origin, Outcome};
+pub use batch::{Batch, Claim, Origin, Outcome, With};
 pub use consumers::Consumer;
 pub use counters::{Counters, Lost};
 pub use departure::{Departed, Departure, Exit, Reason};
@@ -376,23 +376,25 @@ impl Handle {
         self.act(|_, _, _| ());
     }
 
-    /// Adds all of these messages and delivers. `None` if the queue is gone.
+    /// Adds all of these messages and delivers; some of them may be refused, or the queue must take all. `None`
+    /// if the queue is gone.
     pub fn enqueue(
         &self,
         messages: &mut Vec<Arc<Message>>,
+        may_refuse: bool,
         publisher: Option<&Arc<Outbox>>,
     ) -> Option<Enqueued> {
         let taken_at_ms = messages.first()?.taken_at_ms;
-        let may_refuse = self.may_refuse();
         self.act_at(taken_at_ms, |state, effects| {
             // What a consumer takes now makes room for the next, and what gives way depends on who came before.
             let one_by_one = may_refuse || (state.has_levels() && state.is_limited());
             let holds_up = publisher.is_some_and(|publisher| state.holds_up(publisher));
             let (mut refused, mut returned, mut duplicates) = (Vec::new(), Vec::new(), false);
             if may_refuse || state.has_levels() {
+                state.begin_round();
                 let mut places = Vec::with_capacity(messages.len());
                 for (n, message) in messages.drain(..).enumerate() {
-                    let arrival = state.arrive(message, effects)?;
+                    let arrival = state.arrive(message, may_refuse, publisher.is_some(), effects)?;
                     duplicates |= matches!(arrival, Arrival::Duplicate | Arrival::Returned(_));
                     places.push(match arrival {
                         Arrival::In(place) => Some(place),
@@ -433,9 +435,8 @@ impl Handle {
     }
 
     /// The same for a message that is known. `None` also if the queue has one like it already.
-    pub fn reserve_for(&self, message: &Message) -> Option<Place> {
-        let value = self.value_of(message);
-        self.lock().state.expect(message.priority, value)
+    pub fn reserve_for(&self, message: &Arc<Message>) -> Option<Place> {
+        self.lock().state.expect(message.priority, Some(message))
     }
 
     /// By which a message is known again, if this queue looks at that.

@@ -11,7 +11,7 @@ use super::consumers::{Consumer, Consumers};
 use super::departure::{Departure, LEAVING_MAX, Reason};
 use super::due::Time;
 use super::effects::Effects;
-use super::known::Known;
+use super::known::{Known, Sight};
 use super::levels::Levels;
 use super::publishers::{AHEAD_BYTES_MAX, Publishers};
 use super::rate::Rate;
@@ -256,14 +256,15 @@ impl State {
 
     /// Takes a place for a message that will come later, perhaps later than others behind it. `None` if the
     /// queue is gone, or knows one of this value.
-    pub fn expect(&mut self, priority: u8, value: Option<u128>) -> Option<Place> {
-        let value = value.filter(|_| self.settings.deduplicates);
-        if value.is_some_and(|value| self.known.has(value)) {
+    pub fn expect(&mut self, priority: u8, message: Option<&Arc<Message>>) -> Option<Place> {
+        let value = message.and_then(|message| Some((self.value_of(message)?, message)));
+        if value.is_some_and(|(value, _)| self.known.look(value) == Sight::Known) {
             return None;
         }
+        self.known.begin_round();
         let level = self.levels.of(priority);
         let place = Place { level, seq: self.reserve(level, 1)? };
-        value.into_iter().for_each(|value| self.known.insert(value, place));
+        value.into_iter().for_each(|(value, message)| self.know(value, place, message));
         self.levels.at(level).ready.expect(place.seq);
         Some(place)
     }
@@ -277,11 +278,20 @@ impl State {
     }
 
     /// Adds a new message, unless there is no room and it is the new ones that give way.
-    pub fn arrive(&mut self, message: Arc<Message>, effects: &mut Effects) -> Option<Arrival> {
+    ///
+    /// Some are let in in any case, unless it `may_refuse` them; from a `publisher` it refuses those that are like
+    /// one that may still be on its way to the store.
+    pub fn arrive(
+        &mut self,
+        message: Arc<Message>,
+        may_refuse: bool,
+        from_publisher: bool,
+        effects: &mut Effects,
+    ) -> Option<Arrival> {
         if self.is_deleted {
             return None;
         }
-        if self.settings.may_refuse() && self.is_over(1, message.parts.body().len() as u64) {
+        if may_refuse && self.settings.may_refuse() && self.is_over(1, message.parts.body().len() as u64) {
             if self.settings.overflow == Some(Overflow::RejectPublishDlx)
                 && self.settings.dead_letter_exchange.is_some()
             {
@@ -290,14 +300,27 @@ impl State {
             return Some(Arrival::Refused);
         }
         let value = self.value_of(&message);
-        if value.is_some_and(|value| self.known.has(value)) {
-            return Some(self.duplicate(message, effects));
+        match value.map_or(Sight::New, |value| self.known.look(value)) {
+            Sight::Known => return Some(self.duplicate(message, effects)),
+            Sight::OnItsWay if from_publisher => return Some(Arrival::Refused),
+            // Two are better than none.
+            Sight::OnItsWay | Sight::New => {}
         }
         let level = self.levels.of(message.priority);
         let place = Place { level, seq: self.reserve(level, 1)? };
-        value.into_iter().for_each(|value| self.known.insert(value, place));
+        value.into_iter().for_each(|value| self.know(value, place, &message));
         self.insert(place, message);
         Some(Arrival::In(place))
+    }
+
+    /// What comes from now on is told to the store later than what came before.
+    pub fn begin_round(&mut self) {
+        self.known.begin_round();
+    }
+
+    fn know(&mut self, value: u128, place: Place, message: &Arc<Message>) {
+        let kept = Some(message).filter(|message| self.durable && message.persistent);
+        self.known.insert(value, place, kept);
     }
 
     /// One like this message is there already.
@@ -333,7 +356,7 @@ impl State {
 
     /// Messages of before a start are known again.
     pub fn learn(&mut self, values: Vec<(u128, Place)>) {
-        values.into_iter().for_each(|(value, place)| self.known.insert(value, place));
+        values.into_iter().for_each(|(value, place)| self.known.insert(value, place, None));
     }
 
     /// The messages of a line of before a start; they stay in the store until somebody wants them.

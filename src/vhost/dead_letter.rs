@@ -14,6 +14,7 @@ use store::Operation;
 use tracing::warn;
 
 use super::arguments::{CC, keys_in};
+use super::watch::hand_on;
 use super::{Held, QueueFlags, Vhost, Watch};
 use crate::delivery::{ConnectionId, Stored};
 use crate::message::Message;
@@ -68,14 +69,7 @@ impl Vhost {
                 queue.counters().dead_lettered(departure.reason);
             }
             let origin = Origin { channel: 0, tag: n as u64 };
-            let (mut settle, has_held) = (settle, !held.is_empty());
-            for (delays, ms) in held {
-                let again = letter.again(letter.parts.clone(), letter.taken_at_ms);
-                batch.add(Message { ttl_ms: Some(ms), ..again }, &[delays], origin, settle.take());
-            }
-            if !(has_held && targets.is_empty()) {
-                batch.add(letter, &targets, origin, settle);
-            }
+            hand_on(batch, letter, &targets, held, origin, settle);
         }
         matches.clear();
     }

@@ -6,7 +6,7 @@
 //! came with; that queue has the same limits, so that the store forgets what the window does.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use amqp::{Properties, Table, Value, table};
 use bytes::Bytes;
@@ -14,11 +14,11 @@ use store::{Operation, QueueId, Run, Seq, Wanted};
 
 use super::definitions::{self, Definition};
 use super::{Topology, Vhost};
-use crate::delivery::{Place, Stored};
+use crate::delivery::{ConnectionId, Place, Stored};
 use crate::error::Error;
 use crate::message::{Message, StoredBy, deduplication_value, publish_operation};
 use crate::parts::Parts;
-use crate::queue::{Arguments, Declaration, Handle, OnDuplicate};
+use crate::queue::{self, Arguments, Declaration, Handle, OnDuplicate, With};
 
 /// The type of exchange that lets a message pass once.
 pub const KIND: &str = "x-message-deduplication";
@@ -53,45 +53,71 @@ pub struct Window {
     queue: Option<Handle>,
 }
 
-/// Values by their hash, and when each is forgotten, in milliseconds since 1970.
+/// Values by their hash.
 #[derive(Debug, Default)]
 struct Seen {
-    until_ms: HashMap<u128, u64>,
+    values: HashMap<u128, Sight>,
     order: VecDeque<(u128, u64)>,
 }
 
+/// A value that has been seen.
+#[derive(Clone, Copy, Debug)]
+struct Sight {
+    /// When it is forgotten, in milliseconds since 1970.
+    until_ms: u64,
+    /// The store has not been told yet of the message that it came with.
+    pending: Option<Pending>,
+}
+
+/// A message that is on its way to its queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Who published it.
+    pub connection: ConnectionId,
+    /// None of its queues can refuse it.
+    pub is_certain: bool,
+}
+
 impl Seen {
-    /// Whether a value is new. It is known from now on.
-    fn is_new(&mut self, value: u128, until_ms: u64, size: u64, now_ms: u64) -> bool {
-        if self.until_ms.get(&value).is_some_and(|until_ms| *until_ms > now_ms) {
-            return false;
-        }
-        self.until_ms.insert(value, until_ms);
+    /// What is known of a value.
+    fn get(&self, value: u128, now_ms: u64) -> Option<Sight> {
+        self.values.get(&value).copied().filter(|sight| sight.until_ms > now_ms)
+    }
+
+    /// A value is known from now on.
+    fn insert(&mut self, value: u128, sight: Sight, size: u64, now_ms: u64) {
+        let until_ms = sight.until_ms;
+        self.values.insert(value, sight);
         self.order.push_back((value, until_ms));
         while self.order.len() as u64 > size || self.order.front().is_some_and(|(_, until)| *until <= now_ms)
         {
             let Some((value, until_ms)) = self.order.pop_front() else { break };
             // It may have come again since it was forgotten.
-            if self.until_ms.get(&value) == Some(&until_ms) {
-                self.until_ms.remove(&value);
+            if self.values.get(&value).is_some_and(|sight| sight.until_ms == until_ms) {
+                self.values.remove(&value);
             }
         }
-        true
+    }
+
+    /// The message that a value came with was refused.
+    fn forget(&mut self, value: u128) {
+        self.values.remove(&value);
+        self.order.retain(|(other, _)| *other != value);
     }
 }
 
 /// What a window says of a message.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It passes; the store is told this in the same record, if anything.
-    New(Option<Operation>),
+    /// It passes, with this if its value is known from now on.
+    New(Option<With>),
     /// It has come before.
     Duplicate(OnDuplicate),
 }
 
 impl Window {
     /// Looks whether a message has come before; it is known from now on.
-    pub fn judge(&self, properties: &Properties<'_>, now_ms: u64) -> Verdict {
+    pub fn judge(self: &Arc<Self>, properties: &Properties<'_>, pending: Pending, now_ms: u64) -> Verdict {
         let headers = || properties.headers.into_iter().flat_map(table::raw_entries);
         let value = properties.headers.and_then(deduplication_value);
         let Some(value) = value else { return Verdict::New(None) };
@@ -102,12 +128,25 @@ impl Window {
         };
         let ttl_ms = own_ms.or(self.ttl_ms);
         let until_ms = ttl_ms.map_or(u64::MAX, |ttl_ms| now_ms.saturating_add(ttl_ms));
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if !seen.is_new(value, until_ms, self.size, now_ms) {
-            return Verdict::Duplicate(self.on_duplicate);
+        let mut seen = self.lock();
+        match seen.get(value, now_ms).map(|sight| sight.pending) {
+            // The store is told of both together.
+            Some(Some(before)) if before == pending && pending.is_certain => {
+                return Verdict::Duplicate(self.on_duplicate);
+            }
+            // Nobody can say yet whether the first one will be safe.
+            Some(Some(_)) => return Verdict::Duplicate(OnDuplicate::Nack),
+            Some(None) => return Verdict::Duplicate(self.on_duplicate),
+            None => {}
         }
+        seen.insert(value, Sight { until_ms, pending: Some(pending) }, self.size, now_ms);
         drop(seen);
-        Verdict::New(self.queue.as_ref().and_then(|queue| keep(queue, value, ttl_ms, now_ms)))
+        let claim = Claim { window: self.clone(), value, ttl_ms, now_ms, is_settled: false };
+        Verdict::New(Some(With::Claim(Box::new(claim))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where it is kept, if it is.
@@ -122,17 +161,54 @@ impl Window {
         let mut run = Run { first: Seq(0), last: Seq(u64::MAX) };
         let id = queue.line_id(0, Stored::Kept);
         while let Ok(page) = store.read_and_wait(Wanted { queue: id, run, bytes_max: PAGE_BYTES }) {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = self.lock();
             for kept in &page.messages {
                 if let Ok(value) = kept.parts[2][..].try_into() {
                     let until_ms = kept.due_at_ms.unwrap_or(u64::MAX);
-                    seen.is_new(u128::from_le_bytes(value), until_ms, self.size, now_ms);
+                    let sight = Sight { until_ms, pending: None };
+                    seen.insert(u128::from_le_bytes(value), sight, self.size, now_ms);
                 }
             }
             if page.through >= run.last {
                 break;
             }
             run.first = Seq(page.through.0 + 1);
+        }
+    }
+}
+
+/// A value whose message is on its way to its queues.
+#[derive(Debug)]
+struct Claim {
+    window: Arc<Window>,
+    value: u128,
+    ttl_ms: Option<u64>,
+    now_ms: u64,
+    is_settled: bool,
+}
+
+impl queue::Claim for Claim {
+    fn settle(&mut self, is_taken: bool) -> Option<Operation> {
+        if !is_taken {
+            // Its publisher sends it again.
+            return None;
+        }
+        self.is_settled = true;
+        let queue = self.window.queue.as_ref()?;
+        keep(queue, self.value, self.ttl_ms, self.now_ms)
+    }
+
+    fn told(&mut self) {
+        if let Some(sight) = self.window.lock().values.get_mut(&self.value).filter(|_| self.is_settled) {
+            sight.pending = None;
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.window.lock().forget(self.value);
         }
     }
 }
@@ -249,14 +325,22 @@ mod tests {
     #[test]
     fn a_value_is_known_for_its_time_and_among_so_many() {
         let mut seen = Seen::default();
-        assert!(seen.is_new(1, 100, 2, 0));
-        assert!(!seen.is_new(1, 100, 2, 99));
-        assert!(seen.is_new(1, 300, 2, 100));
-        assert!(seen.is_new(2, 300, 2, 100));
-        assert!(seen.is_new(3, 300, 2, 100));
+        let mut is_new = |value, until_ms, now_ms| {
+            let is_new = seen.get(value, now_ms).is_none();
+            if is_new {
+                seen.insert(value, Sight { until_ms, pending: None }, 2, now_ms);
+            }
+            is_new
+        };
+        assert!(is_new(1, 100, 0));
+        assert!(!is_new(1, 100, 99));
+        assert!(is_new(1, 300, 100));
+        assert!(is_new(2, 300, 100));
+        assert!(is_new(3, 300, 100));
 
-        assert!(seen.is_new(1, 300, 2, 100), "it was the oldest of three");
-        assert!(!seen.is_new(3, 300, 2, 100));
-        assert!(seen.until_ms.len() <= 2 && seen.order.len() <= 2);
+        assert!(is_new(1, 300, 100), "it was the oldest of three");
+        assert!(!is_new(3, 300, 100));
+        seen.forget(3);
+        assert!(seen.get(3, 100).is_none() && seen.values.len() <= 1 && seen.order.len() <= 1);
     }
 }

@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 
 use super::arguments::{BCC, CC, keys_in};
 use super::definitions::{self, Definition};
+use super::watch::hand_on;
 use super::{Topology, Vhost, Watch};
 use crate::error::Error;
 use crate::message::{Keys, Message, parse_ttl};
@@ -248,23 +249,21 @@ impl Vhost {
             let message = released(&departure.entry.message, now_ms);
             matches.clear();
             // Its delay is negated, so nobody holds it back again.
-            let found =
-                self.route_from(delays.name(), &message, matches, Watch::of_others(&message)).is_some();
+            let held = self.route_from(delays.name(), &message, matches, Watch::of_others(&message));
+            let why = if held.is_some() { Lost::NoRoute } else { Lost::NoExchange };
+            let held = held.unwrap_or_default();
             let mut targets: SmallVec<[Handle; 4]> = matches.queues().iter().cloned().collect();
-            if targets.is_empty() {
+            if targets.is_empty() && held.is_empty() {
                 // It has been confirmed to its publisher, so it is not dropped.
-                self.lose(delays, if found { Lost::NoRoute } else { Lost::NoExchange }, true);
+                self.lose(delays, why, true);
                 targets.extend(self.dead_queue());
             }
-            let read = Properties::parse(departure.entry.message.parts.properties()).unwrap_or_default();
-            let headers = read.headers.unwrap_or_default();
             // Before it goes, so that no mark outlives its message.
-            self.unschedule(delays, departure.entry.place(), headers)
-                .into_iter()
-                .for_each(|op| batch.tell(op));
+            let unmark = self.unschedule(delays, departure.entry.place(), &departure.entry.message);
+            unmark.into_iter().for_each(|operation| batch.tell(operation));
             let settle = super::dead_letter::settle(delays, departure);
             let origin = Origin { channel: 0, tag: n as u64 };
-            batch.add(message, &targets, origin, settle);
+            hand_on(batch, message, &targets, held, origin, settle);
         }
         matches.clear();
     }

@@ -9,7 +9,8 @@ use amqp::{Properties, Value, table};
 use exchanges::{Matches, Target};
 use store::Urgency;
 
-use super::{Vhost, Watch};
+use super::watch::hand_on;
+use super::{Held, Vhost, Watch};
 use crate::message::Message;
 use crate::queue::{self, Origin};
 
@@ -59,15 +60,17 @@ impl Vhost {
         let mut batch = queue::Batch::default();
         let mut matches = Matches::default();
         for message in self.histories.messages(exchange, now_ms) {
-            let queues = match target {
-                Target::Queue(queue) => vec![queue.clone()],
+            let (queues, held) = match target {
+                Target::Queue(queue) => (vec![queue.clone()], Held::new()),
                 Target::Exchange(name) => {
                     let watch = Watch::of_all(&message);
-                    let found = self.route_from(&name.to_string(), &message, &mut matches, watch).is_some();
-                    if found { matches.queues().to_vec() } else { Vec::new() }
+                    match self.route_from(&name.to_string(), &message, &mut matches, watch) {
+                        Some(held) => (matches.queues().to_vec(), held),
+                        None => Default::default(),
+                    }
                 }
             };
-            batch.add(message, &queues, Origin::default(), None);
+            hand_on(&mut batch, message, &queues, held, Origin::default(), None);
         }
         let store = &self.surroundings.store;
         batch.flush(None, |operations, _| store.append(operations.collect(), Urgency::Lazy));

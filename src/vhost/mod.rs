@@ -36,8 +36,8 @@ use crate::message::Message;
 use crate::queue::{self, Arguments, Dead, Declaration, DeleteIf, Kept, Surroundings};
 pub use arguments::{BCC, CC};
 use arguments::{MessageProperties, from_exchanges, to_exchanges};
-pub use deduplication::Verdict;
 use deduplication::Window;
+pub use deduplication::{Pending, Verdict};
 use definitions::Definition;
 pub use delay::asks_for_delay;
 use history::Histories;
@@ -623,12 +623,12 @@ impl Vhost {
 
     /// Looks at a message that an exchange has more to do with than to route: whether it may pass. Asked of
     /// exchanges whose routes are not by keys alone.
-    pub fn look_at(&self, message: &Message, properties: &Properties<'_>) -> Verdict {
+    pub fn look_at(&self, message: &Message, properties: &Properties<'_>, pending: Pending) -> Verdict {
         let exchange = message.exchange();
         let topology = self.read();
         if let Some(window) = topology.windows.get(exchange).cloned() {
             drop(topology);
-            return window.judge(properties, message.taken_at_ms);
+            return window.judge(properties, pending, message.taken_at_ms);
         }
         if let Some(found) = topology.exchanges.get(exchange.as_bytes())
             && found.kind.name() == history::KIND

@@ -13,9 +13,9 @@
 //! does not keep.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use amqp::{Table, Value, table};
+use amqp::{Properties, Table, Value, table};
 use bytes::Bytes;
 use smallvec::SmallVec;
 use store::{Operation, QueueId, Store, SyncMode, Ticket};
@@ -55,9 +55,16 @@ pub enum Cancelled {
     Refused(String),
 }
 
+/// A message that waits: what the store is told of it, in one record, and when that has to be synced.
+pub type Scheduled = Option<(Arc<Message>, Vec<Operation>, SyncMode)>;
+
 /// The ids of delayed messages that the store does not list yet, or does not keep.
 #[derive(Debug, Default)]
-pub struct Ids(Mutex<Recent>);
+pub struct Ids {
+    recent: Mutex<Recent>,
+    // Held from the look for an id until it is given or taken back: before the queue's lock.
+    turn: Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct Recent {
@@ -75,13 +82,17 @@ struct Waiting {
 }
 
 impl Ids {
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn get(&self, delays: &Handle, id: &[u8]) -> Option<Waiting> {
-        let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.ids.get(&(delays.id(), id.into())).cloned()
     }
 
     fn insert(&self, delays: &Handle, id: &[u8], waiting: Waiting, applied: Ticket) {
-        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.ids.insert((delays.id(), id.into()), waiting);
         if recent.ids.len() >= recent.prune_at.max(IDS_MIN) {
             let is_listed = |message: &Arc<Message>| message.is_applied(applied);
@@ -91,7 +102,7 @@ impl Ids {
     }
 
     fn remove(&self, delays: &Handle, id: &[u8], place: Place) {
-        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (delays.id(), id.into());
         // Another message may have the id by now, or have had it all the time: this one came by way of another
         // exchange.
@@ -102,7 +113,7 @@ impl Ids {
 
     /// No message of this queue waits any more.
     pub(super) fn forget(&self, delays: &Handle) {
-        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.ids.retain(|(queue, _), _| *queue != delays.id());
     }
 }
@@ -123,41 +134,39 @@ pub fn schedule_id(headers: &[u8]) -> Result<Option<Box<[u8]>>, Error> {
 }
 
 impl Vhost {
-    /// Whether no delayed message with this id waits.
+    /// Lets a message wait among the delayed messages of an exchange, so that it can be found by its id. It must
+    /// say how long. What the store is told of it, with what else is to go with it, and when that has to be synced,
+    /// if it keeps the message.
     ///
     /// # Errors
-    /// What its publisher is told.
-    pub fn check_schedule_id(&self, delays: &Handle, id: &[u8]) -> Result<(), String> {
-        if self.find(delays, id).is_none() {
-            return Ok(());
-        }
-        Err(format!(
-            "a delayed message with x-schedule-id '{}' waits in exchange '{}' already; cancel that one first, or \
-             take another id",
-            short(id),
-            delays.name()
-        ))
-    }
-
-    /// Lets a message wait among the delayed messages of an exchange, so that it can be found by its id. It must
-    /// say how long. What the store is told of it, and when that has to be synced, if it keeps the message.
+    /// Another message of this id waits: the message, and what its publisher is told.
     pub fn schedule(
         &self,
         delays: &Handle,
         id: &[u8],
         message: Message,
-    ) -> Option<(Arc<Message>, Operation, SyncMode)> {
+    ) -> Result<Scheduled, Box<(Message, String)>> {
+        let _turn = self.schedule_ids.turn();
+        if self.find(delays, id).is_some() {
+            let text = format!(
+                "a delayed message with x-schedule-id '{}' waits in exchange '{}' already; cancel that one first, or \
+                 take another id",
+                short(id),
+                delays.name()
+            );
+            return Err(Box::new((message, text)));
+        }
         let due_at_ms = message.expires_at_ms().unwrap_or_default();
         let (taken_at_ms, is_kept) =
             (message.taken_at_ms, message.persistent && delays.declaration().is_kept());
         let message =
             Arc::new(if is_kept { Message { stored_by: StoredBy::due(), ..message } } else { message });
         // If the exchange has gone the message comes too late, as any publish does then.
-        let place = delays.reserve(0)?;
+        let Some(place) = delays.reserve(0) else { return Ok(None) };
         let waiting = Waiting { place, due_at_ms, message: is_kept.then(|| message.clone()) };
         self.schedule_ids.insert(delays, id, waiting, self.surroundings.store.applied());
         delays.insert(vec![(place, message.clone())]);
-        let marks = delays.marks_id().filter(|_| is_kept)?;
+        let Some(marks) = delays.marks_id().filter(|_| is_kept) else { return Ok(None) };
         let line = delays.line_id(place.level, Stored::Kept);
         let publish = publish_operation(&message, SmallVec::from([(line, place.seq)]));
         let mark = store::Publish {
@@ -166,8 +175,8 @@ impl Vhost {
             destinations: SmallVec::from([(marks, place.seq)]),
             parts: mark_parts(id, due_at_ms),
         };
-        let both = Operation::Atomic(vec![Operation::Publish(publish), Operation::Publish(mark)]);
-        Some((message, both, delays.sync()))
+        let both = vec![Operation::Publish(publish), Operation::Publish(mark)];
+        Ok(Some((message, both, delays.sync())))
     }
 
     /// Does what a message to `amq.schedule` asks for. The store is told with this message.
@@ -201,13 +210,14 @@ impl Vhost {
         };
         caller.access.check(Action::Write, What::Exchange, &exchange)?;
         let delays = self.read().delays.get(exchange.as_str()).cloned();
+        let _turn = self.schedule_ids.turn();
         let found = delays.and_then(|delays| {
             let waiting = self.find(&delays, &id)?;
             let stored = delays.withdraw(waiting.place, waiting.due_at_ms, asks)?;
             self.schedule_ids.remove(&delays, &id, waiting.place);
-            Some((delays, waiting.place, stored))
+            Some((delays, waiting.place, stored, waiting.message))
         });
-        let Some((delays, place, stored)) = found else {
+        let Some((delays, place, stored, message)) = found else {
             return Ok(Cancelled::Refused(format!(
                 "no delayed message with x-schedule-id '{}' waits in exchange '{exchange}'; it is unknown, or its \
                  time has come",
@@ -221,7 +231,7 @@ impl Vhost {
             queue: delays.line_id(place.level, stored),
             runs: [place.seq].into_iter().collect(),
         };
-        let gone = unmark(&delays, place).into_iter().chain([settle]).collect();
+        let gone = self.unmark(&delays, place, message.as_deref()).into_iter().chain([settle]).collect();
         Ok(Cancelled::Done(Some((Operation::Atomic(gone), delays.sync()))))
     }
 
@@ -235,23 +245,35 @@ impl Vhost {
     }
 
     /// A delayed message with this id, if it has one, goes its way: what the store is told.
-    pub(super) fn unschedule(&self, delays: &Handle, place: Place, headers: &[u8]) -> Option<Operation> {
-        let id = schedule_id(headers).ok().flatten()?;
+    pub(super) fn unschedule(&self, delays: &Handle, place: Place, message: &Message) -> Option<Operation> {
+        let read = Properties::parse(message.parts.properties()).ok()?;
+        let id = schedule_id(read.headers?).ok().flatten()?;
         self.schedule_ids.remove(delays, &id, place);
-        unmark(delays, place)
+        self.unmark(delays, place, Some(message))
     }
-}
 
-fn unmark(delays: &Handle, place: Place) -> Option<Operation> {
-    let queue = delays.marks_id().filter(|_| delays.declaration().is_kept())?;
-    Some(Operation::Purge { queue, runs: [place.seq].into_iter().collect() })
+    /// What the store is told when the message of a mark goes; nothing is known of a message that is not in
+    /// memory, but that the store has it.
+    fn unmark(&self, delays: &Handle, place: Place, message: Option<&Message>) -> Option<Operation> {
+        let queue = delays.marks_id().filter(|_| delays.declaration().is_kept())?;
+        let runs = [place.seq].into_iter().collect();
+        let applied = self.surroundings.store.applied();
+        // A settlement may come before the mark does, but it stays if none ever comes: a message of the same id
+        // that has come by way of another exchange has no mark.
+        Some(match message.is_some_and(|message| !message.is_applied(applied)) {
+            true => Operation::Settle { queue, runs },
+            false => Operation::Purge { queue, runs },
+        })
+    }
 }
 
 /// The messages that are marked with this id in the store.
 fn marked(store: &Store, delays: &Handle, id: &[u8]) -> Vec<Waiting> {
     let Some(marks) = delays.marks_id().filter(|_| delays.declaration().is_kept()) else { return Vec::new() };
     let found = store.due_at(marks, hash(id)).into_iter();
-    let found = found.filter_map(|mark| {
+    let line = delays.line_id(0, Stored::Kept);
+    // A mark may be left of a message that went before the mark came.
+    let found = found.filter(|mark| store.is_live(line, mark.seq)).filter_map(|mark| {
         let due_at_ms = u64::from_le_bytes(mark.parts[2][..].try_into().ok()?);
         let place = Place { level: 0, seq: mark.seq };
         (*mark.parts[0] == *id).then_some(Waiting { place, due_at_ms, message: None })

@@ -6,13 +6,35 @@ use std::sync::Arc;
 
 use amqp::Properties;
 use smallvec::SmallVec;
+use store::Operation;
 
 use super::{Topology, delay, history};
 use crate::message::Message;
-use crate::queue::Handle;
+use crate::queue::{self, Handle, Origin, With};
 
 /// Where a message is held back, and how long, in milliseconds.
 pub type Held = SmallVec<[(Handle, u64); 1]>;
+
+/// Adds a message for its queues, and for the exchanges that hold it back. It leaves where it comes from, as
+/// `settle` tells the store, with the last of these.
+pub fn hand_on(
+    batch: &mut queue::Batch,
+    message: Message,
+    queues: &[Handle],
+    held: Held,
+    origin: Origin,
+    settle: Option<Operation>,
+) {
+    let mut settle = settle.map(With::Operation);
+    let last = if queues.is_empty() { held.len().checked_sub(1) } else { None };
+    for (n, (delays, ms)) in held.into_iter().enumerate() {
+        let with = if last == Some(n) { settle.take() } else { None };
+        batch.add(message.held_back(ms), &[delays], origin, with);
+    }
+    if last.is_none() {
+        batch.add(message, queues, origin, settle);
+    }
+}
 
 /// Looks at the exchanges on the way of a message.
 pub struct Watch<'a> {

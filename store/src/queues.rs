@@ -325,6 +325,10 @@ impl Queues {
         self.dues.get(&id)?.first_ms(liveness(&queue.blocks))
     }
 
+    pub(crate) fn is_live(&self, id: QueueId, seq: Seq) -> bool {
+        self.queues.get(&id).is_some_and(|queue| liveness(&queue.blocks)(seq))
+    }
+
     /// Adds those whose messages are live.
     pub(crate) fn add_live(&self, id: QueueId, entries: &[Entry], found: &mut Vec<Entry>) {
         let Some(queue) = self.queues.get(&id) else { return };

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::fault::{Fault, Hook};
 use crate::full::{Full, OnFull};
 use crate::intake::{Hub, OnPoison, Session, SyncMode, Ticket, Urgency, lock};
-use crate::operation::{Operation, QueueId};
+use crate::operation::{Operation, QueueId, Seq};
 use crate::read::{DueThen, Page, Reader, Stored, Then, Wanted, WantedEach, Wish};
 use crate::recovery::{self, Recovered};
 use crate::rewrite::Rewriter;
@@ -265,6 +265,12 @@ impl Store {
     /// [`Store::applied`] is found, and nothing after [`Store::close`].
     pub fn due_at(&self, queue: QueueId, at_ms: u64) -> Vec<Stored> {
         lock(&self.owner.reader).as_mut().map(|reader| reader.due_at(queue, at_ms)).unwrap_or_default()
+    }
+
+    /// Whether a message is there that is [`Store::applied`], and has not been settled.
+    pub fn is_live(&self, queue: QueueId, seq: Seq) -> bool {
+        let state = self.owner.state.upgrade();
+        state.is_some_and(|state| lock(&state).queues.is_live(queue, seq))
     }
 
     /// How many due times are where: for tests.
