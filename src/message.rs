@@ -125,6 +125,7 @@ impl Message {
     }
 
     /// When it wishes to be gone, in milliseconds since 1970.
+    #[inline]
     pub fn expires_at_ms(&self) -> Option<u64> {
         self.ttl_ms.map(|ttl_ms| self.taken_at_ms.saturating_add(ttl_ms))
     }
@@ -149,6 +150,7 @@ impl Message {
     }
 
     /// Octets it takes on its way to a consumer, about.
+    #[inline]
     pub fn wire_bytes(&self) -> usize {
         self.parts.size_bytes() + 64
     }

@@ -31,8 +31,9 @@ pub struct Batch {
 /// What goes with a message.
 #[derive(Debug)]
 pub enum With {
-    /// The store is told this in the same record, whatever becomes of the message in its queues.
-    Operation(Operation),
+    /// The store is told this in the same record, whatever becomes of the message in its queues. Boxed, since
+    /// nearly no message has any.
+    Operation(Box<Operation>),
     /// Somebody who wants to know what becomes of it.
     Claim(Box<dyn Claim>),
 }
@@ -130,7 +131,7 @@ impl Batch {
     /// A message goes to no queue, but something went with it.
     pub fn add_with(&mut self, with: With, origin: Origin) {
         match with {
-            With::Operation(operation) => self.operations.push(operation),
+            With::Operation(operation) => self.operations.push(*operation),
             With::Claim(claim) => self.claims.push((origin, claim)),
         }
     }
@@ -263,7 +264,7 @@ impl Batch {
 /// What the store is told with a message.
 fn settle(with: With, is_taken: bool, claims: &mut SmallVec<[Box<dyn Claim>; 1]>) -> Option<Operation> {
     match with {
-        With::Operation(operation) => Some(operation),
+        With::Operation(operation) => Some(*operation),
         With::Claim(mut claim) => {
             let operation = claim.settle(is_taken);
             claims.push(claim);

@@ -76,9 +76,15 @@ impl Due {
     }
 
     /// A message is ready.
+    #[inline]
     pub fn insert(&mut self, entry: &Entry) {
-        let Some(at_ms) = entry.message.expires_at_ms() else { return };
-        let time = (at_ms, entry.seq);
+        // Most messages have no time of their own.
+        if let Some(at_ms) = entry.message.expires_at_ms() {
+            self.insert_at((at_ms, entry.seq), entry);
+        }
+    }
+
+    fn insert_at(&mut self, time: Time, entry: &Entry) {
         if entry.stored != Stored::Kept {
             self.unkept.insert(time);
             return;
@@ -102,9 +108,14 @@ impl Due {
     }
 
     /// A message is not ready any more.
+    #[inline]
     pub fn remove(&mut self, entry: &Entry) {
-        let Some(at_ms) = entry.message.expires_at_ms() else { return };
-        let time = (at_ms, entry.seq);
+        if let Some(at_ms) = entry.message.expires_at_ms() {
+            self.remove_at((at_ms, entry.seq), entry);
+        }
+    }
+
+    fn remove_at(&mut self, time: Time, entry: &Entry) {
         match entry.stored {
             Stored::Kept => self.near.remove(&time),
             Stored::No | Stored::Spilled => self.unkept.remove(&time),

@@ -25,7 +25,7 @@ pub fn hand_on(
     origin: Origin,
     settle: Option<Operation>,
 ) {
-    let mut settle = settle.map(With::Operation);
+    let mut settle = settle.map(|settle| With::Operation(Box::new(settle)));
     let last = if queues.is_empty() { held.len().checked_sub(1) } else { None };
     for (n, (delays, ms)) in held.into_iter().enumerate() {
         let with = if last == Some(n) { settle.take() } else { None };
