@@ -62,10 +62,9 @@ impl Outbox {
         Arc::default()
     }
 
-    /// Adds deliveries; the caller rings, once it holds no lock. All of `deliveries` is taken; its
-    /// memory stays with the caller.
-    pub fn deliver(&self, deliveries: &mut Vec<Delivery>) {
-        let bytes: usize = deliveries.iter().map(|d| d.entry.message.wire_bytes()).sum();
+    /// Adds deliveries, which take so many octets on the wire; the caller rings, once it holds no lock. All of
+    /// `deliveries` is taken; its memory stays with the caller.
+    pub fn deliver(&self, deliveries: &mut Vec<Delivery>, bytes: usize) {
         let mut inner = self.lock();
         inner.events.extend(deliveries.drain(..).map(Event::Deliver));
         self.bytes.fetch_add(bytes, Ordering::SeqCst);

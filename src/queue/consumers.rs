@@ -316,15 +316,19 @@ impl Consumers {
             }
             // Consumers of one connection get their messages in the queue's order, across them as well.
             let outbox = &member.consumer.outbox;
-            for other in others.iter_mut().filter(|m| Arc::ptr_eq(&m.consumer.outbox, outbox)) {
+            let mut bytes = std::mem::take(&mut member.parcel_bytes);
+            let mut is_mixed = false;
+            let same = others.iter_mut().filter(|m| Arc::ptr_eq(&m.consumer.outbox, outbox));
+            for other in same.filter(|m| !m.parcel.is_empty()) {
                 member.parcel.append(&mut other.parcel);
-                other.parcel_bytes = 0;
+                bytes += std::mem::take(&mut other.parcel_bytes);
+                is_mixed = true;
             }
-            member.parcel_bytes = 0;
-            if !member.parcel.is_sorted_by_key(rank) {
+            // What one consumer got is in order.
+            if is_mixed {
                 member.parcel.sort_by_key(rank);
             }
-            outbox.deliver(&mut member.parcel);
+            outbox.deliver(&mut member.parcel, bytes);
             ring.push(outbox.clone());
         }
     }

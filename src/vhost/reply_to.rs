@@ -79,7 +79,8 @@ impl Requesters {
             message: message.clone(),
         };
         let (channel, consumer) = (requester.channel, requester.consumer);
-        requester.outbox.deliver(&mut vec![Delivery { channel, consumer, entry }]);
+        let bytes = entry.message.wire_bytes();
+        requester.outbox.deliver(&mut vec![Delivery { channel, consumer, entry }], bytes);
         requester.outbox.ring();
         true
     }
