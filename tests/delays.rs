@@ -22,6 +22,13 @@ fn delayed(client: &mut Client, inner: &str) {
     client.bind("q", "later", "k");
 }
 
+/// The same behind another exchange, `front`.
+fn delayed_behind_another(client: &mut Client) {
+    delayed(client, "direct");
+    client.exchange("front", "fanout");
+    client.bind_exchange("later", "front", "");
+}
+
 fn headers<const N: usize>(entries: [(&str, Value); N]) -> Vec<u8> {
     wire::headers(&Table::from_iter(entries))
 }
@@ -489,9 +496,7 @@ fn what_cannot_be_cancelled_or_scheduled_is_said_by_name() {
 fn an_exchange_holds_back_what_comes_from_another_one_and_from_dead_letters() {
     let mut broker = Broker::start();
     let mut client = broker.client();
-    delayed(&mut client, "direct");
-    client.exchange("front", "fanout");
-    client.bind_exchange("later", "front", "");
+    delayed_behind_another(&mut client);
     client.declare_durable("at once");
     client.bind("at once", "front", "");
     client.declare_durable_with("failing", arguments([("x-dead-letter-exchange", Value::text("later"))]));
@@ -522,9 +527,7 @@ fn an_exchange_holds_back_what_comes_from_another_one_and_from_dead_letters() {
 fn a_transaction_and_a_mandatory_publish_see_what_is_held_back_on_the_way() {
     let broker = Broker::start();
     let mut client = broker.client();
-    delayed(&mut client, "direct");
-    client.exchange("front", "fanout");
-    client.bind_exchange("later", "front", "");
+    delayed_behind_another(&mut client);
     client.confirm();
     let publish = basic::Publish {
         exchange: "front".into(),

@@ -302,11 +302,11 @@ impl Channel {
             self.returned(context, message);
         }
         let origin = self.published(context);
-        if how == OnDuplicate::Nack && matches!(self.mode, Mode::Confirm(_)) {
-            return context.batch.messages.refuse(origin);
-        }
         if matches!(self.mode, Mode::Confirm(_)) {
-            context.batch.messages.wait(context.vhost.sync());
+            match how {
+                OnDuplicate::Nack => context.batch.messages.refuse(origin),
+                _ => context.batch.messages.wait(context.vhost.sync()),
+            }
         }
     }
 

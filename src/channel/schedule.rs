@@ -7,7 +7,7 @@ use amqp::{Exception, ReplyCode};
 use super::publish::Delay;
 use super::{Channel, Context, Mode};
 use crate::message::{Message, StoredBy};
-use crate::queue::{self, With};
+use crate::queue::With;
 use crate::vhost::Cancelled;
 
 impl Channel {
@@ -30,7 +30,7 @@ impl Channel {
         let origin = self.published(context);
         match scheduled {
             Some((message, operations, sync)) => {
-                context.batch.messages.tell_of(message, operations, origin, with, sync);
+                context.batch.messages.tell_of(message, operations, with, sync);
             }
             None => with.into_iter().for_each(|with| context.batch.messages.add_with(with, origin)),
         }
@@ -50,13 +50,7 @@ impl Channel {
             Cancelled::Done(told) => {
                 self.published(context);
                 if let Some((operation, sync)) = told {
-                    context.batch.messages.tell_of(
-                        asks,
-                        vec![operation],
-                        queue::Origin::default(),
-                        None,
-                        sync,
-                    );
+                    context.batch.messages.tell_of(asks, vec![operation], None, sync);
                 }
             }
             Cancelled::Refused(reason) => self.refuse(context, &asks, mandatory, &reason),

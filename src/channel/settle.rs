@@ -47,7 +47,7 @@ impl Settlements {
 
     /// Adds a delivery that is done with.
     pub fn add(&mut self, unacked: Unacked) {
-        forget(&unacked);
+        unacked.queue.forget(&unacked.entry);
         let level = unacked.entry.level;
         let fits = |g: &Group| g.consumer == unacked.consumer && g.level == level && g.queue == unacked.queue;
         let at = self.groups.iter().rposition(fits).unwrap_or_else(|| {
@@ -92,14 +92,6 @@ impl Settlements {
         for group in self.groups.drain(..) {
             group.queue.settle(group.consumer, group.count);
         }
-    }
-}
-
-/// A message leaves its queue for good, which knows it no more. At once: what is published behind the settlement
-/// is none of its duplicates.
-pub fn forget(unacked: &Unacked) {
-    if let Some(value) = unacked.queue.value_of(&unacked.entry.message) {
-        unacked.queue.forget(value, unacked.entry.place());
     }
 }
 
@@ -183,7 +175,7 @@ impl Channel {
         match verdict {
             Verdict::Done => context.settlements.add(unacked),
             Verdict::Rejected => {
-                forget(&unacked);
+                unacked.queue.forget(&unacked.entry);
                 context.rejections.push(unacked);
             }
             Verdict::Requeue(how) => context.requeues.push((unacked, how)),

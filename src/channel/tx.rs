@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use store::{Operation, Urgency};
 
 use super::publish::is_direct_reply;
-use super::settle::{Settlements, Verdict, forget, reject, requeue};
+use super::settle::{Settlements, Verdict, reject, requeue};
 use super::unacked::Unacked;
 use super::{Channel, Context, Flow, Mode, Then, Wait};
 use crate::delivery::{Place, Stored};
@@ -152,7 +152,7 @@ impl Channel {
         }
         for (_, unacked, verdict) in &transaction.settles {
             if matches!(verdict, Verdict::Done | Verdict::Rejected) {
-                forget(unacked);
+                unacked.queue.forget(&unacked.entry);
             }
         }
         let mut operations = Vec::new();
@@ -176,9 +176,9 @@ impl Channel {
             for queue in queues {
                 // A queue that is gone by now takes nothing, as with any publish, nor does one that has it already.
                 let Some(place) = queue.reserve_for(&message) else {
-                    // What it has may still be on its way to the disk: it is waited for, with nothing that changes.
+                    // What it has may still be on its way to the disk.
                     if queue.declaration().is_kept() {
-                        operations.push(Operation::Mark { queue: queue.id(), marks: SmallVec::new() });
+                        operations.push(queue::nothing());
                         let own = queue.sync();
                         sync = Some(sync.map_or(own, |other: store::SyncMode| other.stricter(own)));
                     }

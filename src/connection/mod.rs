@@ -300,7 +300,7 @@ impl Connection {
                 Phase::Closing(since) | Phase::Leaving(since) => since + CLOSE_TIMEOUT,
                 _ => Instant::now() + Duration::from_secs(3600),
             };
-            let look_at_ms = self.channels.values().filter_map(Channel::look_at_ms).min();
+            let look_at_ms = self.look_at_ms();
             tokio::select! {
                 read = inlet.read(&mut reader), if self.wants_input() => {
                     if read? == 0 {
@@ -381,9 +381,14 @@ impl Connection {
         self.take_late();
     }
 
+    /// When to look for late deliveries next, in milliseconds since 1970.
+    fn look_at_ms(&self) -> Option<u64> {
+        self.channels.values().filter_map(Channel::look_at_ms).min()
+    }
+
     /// Consumers that have kept a delivery too long end, and it goes back.
     fn take_late(&mut self) {
-        let Some(at_ms) = self.channels.values().filter_map(Channel::look_at_ms).min() else { return };
+        let Some(at_ms) = self.look_at_ms() else { return };
         let now_ms = self.broker.clock().now_ms();
         if at_ms > now_ms {
             return;

@@ -2,7 +2,7 @@
 //! of them.
 //!
 //! To add one: a line in [`ARGUMENTS`], a field in [`Arguments`] with its line in [`Arguments::within`], and
-//! its effect in `state`, `expiry` or `consumers`.
+//! its effect in `state`, `ready` or `consumers`.
 
 use std::sync::Arc;
 

@@ -82,7 +82,6 @@ struct Kept {
 struct Told {
     message: Arc<Message>,
     operations: Vec<Operation>,
-    origin: Origin,
     with: Option<With>,
 }
 
@@ -147,19 +146,17 @@ impl Batch {
         &mut self,
         message: Arc<Message>,
         operations: Vec<Operation>,
-        origin: Origin,
         with: Option<With>,
         sync: SyncMode,
     ) {
-        self.told.push(Told { message, operations, origin, with });
+        self.told.push(Told { message, operations, with });
         self.told_sync = self.told_sync.into_iter().chain([sync]).reduce(SyncMode::stricter);
     }
 
     /// This batch is not safe before all that the store was told so far, synced when `sync` says: a message is a
     /// duplicate of one that may still be on its way to the disk.
     pub fn wait(&mut self, sync: SyncMode) {
-        // It changes nothing, and has its place in the log.
-        self.operations.push(Operation::Mark { queue: QueueId(0), marks: SmallVec::new() });
+        self.operations.push(nothing());
         self.told_sync = self.told_sync.into_iter().chain([sync]).reduce(SyncMode::stricter);
     }
 
@@ -232,8 +229,8 @@ impl Batch {
         let kept = self.queues.iter().filter(|batch| batch.queue.declaration().is_kept());
         let syncs = kept.map(|batch| batch.queue.sync()).chain(self.told_sync.take());
         outcome.sync = syncs.reduce(SyncMode::stricter).unwrap_or_default();
-        for Told { operations, origin, with, .. } in &mut self.told {
-            let with = with.take().and_then(|with| settle(with, is_taken(*origin), &mut claims));
+        for Told { operations, with, .. } in &mut self.told {
+            let with = with.take().and_then(|with| settle(with, true, &mut claims));
             let mut operations = std::mem::take(operations);
             // In the order in which they are there: a mark does not come before its message.
             operations.extend(with);
@@ -259,6 +256,11 @@ impl Batch {
         outcome.refused.dedup();
         (ticket, outcome)
     }
+}
+
+/// Changes nothing, but has its place in the log: what waits for it waits for all before.
+pub fn nothing() -> Operation {
+    Operation::Mark { queue: QueueId(0), marks: SmallVec::new() }
 }
 
 /// What the store is told with a message.

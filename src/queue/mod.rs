@@ -34,7 +34,7 @@ use tracing::{error, info};
 pub use arguments::{
     Arguments, Flags, OnDuplicate, QueueKind, Unroutable, integer, other_type_text, type_name,
 };
-pub use batch::{Batch, Claim, Origin, Outcome, With};
+pub use batch::{Batch, Claim, Origin, Outcome, With, nothing};
 pub use consumers::Consumer;
 pub use counters::{Counters, Lost};
 pub use departure::{Departed, Departure, Exit, Reason};
@@ -439,14 +439,13 @@ impl Handle {
         self.lock().state.expect(message.priority, Some(message))
     }
 
-    /// By which a message is known again, if this queue looks at that.
-    pub fn value_of(&self, message: &Message) -> Option<u128> {
-        if self.0.deduplicates { message.deduplication_value() } else { None }
-    }
-
-    /// A message that it knows again has been settled.
-    pub fn forget(&self, value: u128, place: Place) {
-        self.lock().state.forget(value, place);
+    /// A delivered message leaves for good: if the queue has such a message once, it may come again. At once: what
+    /// is published behind the settlement is none of its duplicates.
+    pub fn forget(&self, entry: &Entry) {
+        // Without the lock where there is nothing to forget.
+        if self.0.deduplicates {
+            self.lock().state.forget(entry);
+        }
     }
 
     /// Adds messages at places that were taken for them, and delivers.

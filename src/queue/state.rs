@@ -349,9 +349,11 @@ impl State {
         if self.settings.deduplicates { message.deduplication_value() } else { None }
     }
 
-    /// A message that it knows again has gone.
-    pub fn forget(&mut self, value: u128, place: Place) {
-        self.known.remove(value, place);
+    /// A message leaves for good, and is not known again.
+    pub fn forget(&mut self, entry: &Entry) {
+        if let Some(value) = self.value_of(&entry.message) {
+            self.known.remove(value, entry.place());
+        }
     }
 
     /// Messages of before a start are known again.
@@ -624,9 +626,7 @@ impl State {
 
     /// A message leaves though nobody is done with it. It is gone at once if it has nowhere to go.
     fn depart(&mut self, entry: Entry, reason: Reason, effects: &mut Effects) {
-        if let Some(value) = self.value_of(&entry.message) {
-            self.known.remove(value, entry.place());
-        }
+        self.forget(&entry);
         if self.settings.dead_letter_exchange.is_none() || self.is_deleted {
             return effects.is_gone(&entry);
         }
@@ -721,9 +721,7 @@ impl State {
             return Got::Later;
         };
         if no_ack {
-            if let Some(value) = self.value_of(&entry.message) {
-                self.known.remove(value, entry.place());
-            }
+            self.forget(&entry);
             effects.is_gone(&entry);
         } else {
             self.unacked += 1;

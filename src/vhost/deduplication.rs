@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use amqp::{Properties, Table, Value, table};
+use amqp::{Properties, Value, table};
 use bytes::Bytes;
 use store::{Operation, QueueId, Run, Seq, Wanted};
 
@@ -18,7 +18,7 @@ use crate::delivery::{ConnectionId, Place, Stored};
 use crate::error::Error;
 use crate::message::{Message, StoredBy, deduplication_value, publish_operation};
 use crate::parts::Parts;
-use crate::queue::{self, Arguments, Declaration, Handle, OnDuplicate, With};
+use crate::queue::{self, Arguments, Handle, OnDuplicate, With};
 
 /// The type of exchange that lets a message pass once.
 pub const KIND: &str = "x-message-deduplication";
@@ -268,21 +268,11 @@ impl Vhost {
 
     fn make_memory(&self, id: QueueId, exchange: &str, size: u64, ttl_ms: Option<u64>) -> Handle {
         let arguments = Arguments { length_max: Some(size), message_ttl_ms: ttl_ms, ..Arguments::default() };
-        let declaration = Declaration {
-            vhost: self.name.clone(),
-            name: exchange.into(),
-            durable: true,
-            auto_delete: false,
-            owner: None,
-            table: Table::new(),
-            is_delays: false,
-        };
-        Handle::new(id, declaration, arguments, self.surroundings.clone())
+        self.hidden_queue(id, exchange, true, false, arguments)
     }
 
     fn memory_definition(&self, queue: &Handle) -> Definition {
-        let (vhost, exchange) = (self.name.to_string(), queue.name().to_string());
-        Definition::Window(definitions::Delays { vhost, exchange, id: queue.id().0 })
+        Definition::Window(self.hidden_definition(queue))
     }
 
     /// Puts the window of an exchange back, with what it knew.

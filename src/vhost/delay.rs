@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use amqp::{Properties, Table, Value, table};
+use amqp::{Properties, Value, table};
 use exchanges::Matches;
 use smallvec::SmallVec;
 use store::{Operation, QueueId, Seq};
@@ -20,7 +20,7 @@ use super::{Topology, Vhost, Watch};
 use crate::error::Error;
 use crate::message::{Keys, Message, parse_ttl};
 use crate::parts::Parts;
-use crate::queue::{self, Arguments, Declaration, Departure, Due, Handle, Lost, Origin};
+use crate::queue::{self, Arguments, Departure, Due, Handle, Lost, Origin};
 
 /// The type of exchange that always delays.
 const KIND: &str = "x-delayed-message";
@@ -180,25 +180,14 @@ impl Vhost {
             release_rate: self.surroundings.delayed_release_rate,
             ..Arguments::default()
         };
-        let name: Arc<str> = exchange.into();
-        let declaration = Declaration {
-            vhost: self.name.clone(),
-            name: name.clone(),
-            durable,
-            auto_delete: false,
-            owner: None,
-            table: Table::new(),
-            is_delays: true,
-        };
-        let queue = Handle::new(id, declaration, arguments, self.surroundings.clone());
-        topology.delays.insert(name, queue.clone());
+        let queue = self.hidden_queue(id, exchange, durable, true, arguments);
+        topology.delays.insert(queue.declaration().name.clone(), queue.clone());
         topology.apply_to_delays(&queue);
         queue
     }
 
     fn delays_definition(&self, queue: &Handle) -> Definition {
-        let (vhost, exchange) = (self.name.to_string(), queue.name().to_string());
-        Definition::Delays(definitions::Delays { vhost, exchange, id: queue.id().0 })
+        Definition::Delays(self.hidden_definition(queue))
     }
 
     /// Puts the queue for the delayed messages of an exchange back, without its messages.
@@ -312,6 +301,8 @@ fn released(message: &Arc<Message>, now_ms: u64) -> Message {
 
 #[cfg(test)]
 mod tests {
+    use amqp::Table;
+
     use super::*;
 
     fn delay(headers: &[(&str, Value)]) -> Result<Option<u64>, String> {

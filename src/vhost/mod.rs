@@ -761,6 +761,32 @@ impl Vhost {
         })
     }
 
+    /// A queue that an exchange has for itself, under its name.
+    fn hidden_queue(
+        &self,
+        id: QueueId,
+        exchange: &str,
+        durable: bool,
+        is_delays: bool,
+        arguments: Arguments,
+    ) -> queue::Handle {
+        let declaration = Declaration {
+            vhost: self.name.clone(),
+            name: exchange.into(),
+            durable,
+            auto_delete: false,
+            owner: None,
+            table: Table::new(),
+            is_delays,
+        };
+        queue::Handle::new(id, declaration, arguments, self.surroundings.clone())
+    }
+
+    fn hidden_definition(&self, queue: &queue::Handle) -> definitions::Delays {
+        let (vhost, exchange) = (self.name.to_string(), queue.name().to_string());
+        definitions::Delays { vhost, exchange, id: queue.id().0 }
+    }
+
     fn binding_definition(&self, binding: &exchanges::Binding<queue::Handle>) -> Definition {
         let (destination, to_queue) = match &binding.target {
             Target::Queue(queue) => (queue.name().to_string(), true),
