@@ -1,5 +1,6 @@
 //! The whole: vhosts, users and the store. Opens the data directory and puts back what was there.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -150,6 +151,13 @@ impl Broker {
         self.vhosts.get(name).map(|v| v.clone()).ok_or_else(|| Error::NoVhost(name.into()))
     }
 
+    /// All vhosts, by name.
+    pub fn vhosts(&self) -> Vec<Arc<Vhost>> {
+        let mut all: Vec<Arc<Vhost>> = self.vhosts.iter().map(|vhost| vhost.value().clone()).collect();
+        all.sort_by(|a, b| a.name().cmp(b.name()));
+        all
+    }
+
     /// A number for a new consumer.
     pub fn next_consumer_id(&self) -> ConsumerId {
         ConsumerId(self.last_consumer.fetch_add(1, Ordering::Relaxed) + 1)
@@ -159,6 +167,11 @@ impl Broker {
     pub fn authenticate(&self, name: &str, password: &str) -> Option<Arc<User>> {
         let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
         users.authenticate(name, password).cloned().map(Arc::new)
+    }
+
+    /// The user, if the password is right and it may come from there.
+    pub fn authenticate_from(&self, name: &str, password: &str, from: IpAddr) -> Option<Arc<User>> {
+        self.authenticate(name, password).filter(|user| may_come_from(&user.name, from))
     }
 
     /// How much memory there is.
@@ -244,8 +257,7 @@ impl Broker {
             let is_over = self.surroundings.memory.is_over();
             tokio::time::sleep(if is_over { MEMORY_PERIOD_SHORT } else { MEMORY_PERIOD }).await;
             if self.surroundings.memory.is_short() {
-                let vhosts: Vec<Arc<Vhost>> = self.vhosts.iter().map(|vhost| vhost.value().clone()).collect();
-                vhosts.iter().flat_map(|vhost| vhost.queues()).for_each(|queue| queue.page_out());
+                self.vhosts().iter().flat_map(|vhost| vhost.queues()).for_each(|queue| queue.page_out());
             }
         }
     }
@@ -449,5 +461,29 @@ impl Broker {
             }));
         }
         Ok(())
+    }
+}
+
+/// Everybody knows guest's password, so guest comes from this machine only. A listener for both families sees
+/// 127.0.0.1 as ::ffff:127.0.0.1.
+fn may_come_from(user: &str, ip: IpAddr) -> bool {
+    user != "guest" || ip.to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guest_comes_from_this_machine_only_whatever_its_address_looks_like() {
+        let may = |user: &str, ip: &str| may_come_from(user, ip.parse().unwrap());
+
+        for here in ["127.0.0.1", "127.8.0.2", "::1", "::ffff:127.0.0.1"] {
+            assert!(may("guest", here), "{here}");
+        }
+        for elsewhere in ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"] {
+            assert!(!may("guest", elsewhere), "{elsewhere}");
+            assert!(may("anna", elsewhere), "{elsewhere}");
+        }
     }
 }

@@ -20,6 +20,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Where the HTTP API is; nowhere if it is empty.
+    pub http: Option<SocketAddr>,
     /// What is logged: `error`, `warn`, `info`, `debug`, or a filter such as `info,garenne=debug`.
     pub log: String,
     /// The heartbeat proposed to clients, in seconds; 0 turns it off.
@@ -167,6 +169,7 @@ impl Default for Config {
         Config {
             data_dir: "garenne-data".into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 5672)),
+            http: Some(SocketAddr::from(([127, 0, 0, 1], 15672))),
             log: "info".into(),
             heartbeat_secs: limits::HEARTBEAT_SECS,
             frame_bytes_max: limits::FRAME_BYTES_MAX,

@@ -6,6 +6,7 @@ pub mod server;
 mod connection;
 
 mod channel;
+pub mod http;
 
 pub mod broker;
 pub mod budget;

@@ -14,6 +14,7 @@ use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::connection;
+use crate::http;
 use crate::shutdown::Shutdown;
 
 /// How long connections may take to say goodbye when the broker stops.
@@ -23,6 +24,7 @@ const GOODBYE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
+    http: Option<TcpListener>,
     broker: Arc<Broker>,
     siren: Siren,
 }
@@ -36,15 +38,14 @@ impl Server {
     /// # Errors
     /// What stands in the way, with the next step.
     pub async fn start(config: Config, options: store::Options, clock: Clock) -> Result<Server, StartError> {
-        let address = config.listen;
-        let listener = TcpListener::bind(address).await.map_err(|e| {
-            format!(
-                "cannot listen on {address}: {e}; is another broker running? (--listen takes another address)"
-            )
-        })?;
+        let listener = bind(config.listen, "--listen").await?;
+        let http = match config.http {
+            Some(address) => Some(bind(address, "--http").await?),
+            None => None,
+        };
         let (broker, siren) =
             tokio::task::spawn_blocking(move || Broker::open(config, options, clock)).await??;
-        Ok(Server { listener, broker, siren })
+        Ok(Server { listener, http, broker, siren })
     }
 
     /// Where it listens.
@@ -53,6 +54,11 @@ impl Server {
     /// The system's.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// Where the HTTP API is, if anywhere.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref()?.local_addr().ok()
     }
 
     /// The broker behind the port.
@@ -66,13 +72,14 @@ impl Server {
     /// # Errors
     /// If not everything could be written.
     pub async fn run(self, mut shutdown: Shutdown) -> Result<(), store::Error> {
-        let Server { listener, broker, siren } = self;
+        let Server { listener, http, broker, siren } = self;
         let mut connections = JoinSet::new();
         let disk_free_bytes_min = broker.config.disk_free_bytes_min;
         let watching =
             siren.watch(&broker.config.data_dir, disk_free_bytes_min, || broker.budget().shortage());
         let porter = broker.clone();
         let seeing_off = tokio::spawn(async move { porter.see_off().await });
+        let http = http.map(|listener| tokio::spawn(http::serve(listener, broker.clone())));
         let timing = broker.keep_time();
         let tidying = broker.keep_memory();
         tokio::pin!(watching, timing, tidying);
@@ -102,6 +109,7 @@ impl Server {
         }
         info!(connections = broker.roster.len(), "stopping");
         drop(listener);
+        http.into_iter().for_each(|http| http.abort());
         let text = "broker forced connection closure with reason 'shutdown'";
         broker.roster.close_all(&Exception::new(ReplyCode::ConnectionForced, text));
         let all_gone = async { while connections.join_next().await.is_some() {} };
@@ -117,4 +125,12 @@ impl Server {
         info!("stopped");
         closed.unwrap_or(Err(store::Error::Poisoned))
     }
+}
+
+/// Opens a port that one can choose with a flag.
+async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, StartError> {
+    let listener = TcpListener::bind(address).await.map_err(|e| {
+        format!("cannot listen on {address}: {e}; is another broker running? ({flag} takes another address)")
+    })?;
+    Ok(listener)
 }

@@ -161,7 +161,7 @@ class Garenne(Broker):
 
     def command(self):
         return [self.garenne, "--data-dir", str(self.folder / "data"),
-                "--listen", f"127.0.0.1:{self.port}", "--log", "warn"], {}
+                "--listen", f"127.0.0.1:{self.port}", "--http", "none", "--log", "warn"], {}
 
     @staticmethod
     def version(garenne):

@@ -35,6 +35,10 @@ struct Arguments {
     #[arg(long, value_name = "ADDRESS:PORT", env = "GARENNE_LISTEN")]
     listen: Option<SocketAddr>,
 
+    /// Where the HTTP API is; `none` for nowhere.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "GARENNE_HTTP", value_parser = address_or_none)]
+    http: Option<AddressOrNone>,
+
     /// A configuration file (TOML; docs/configuration.md).
     #[arg(long, value_name = "FILE", env = "GARENNE_CONFIG")]
     config: Option<PathBuf>,
@@ -58,8 +62,22 @@ impl Arguments {
         };
         config.data_dir = self.data_dir.unwrap_or(config.data_dir);
         config.listen = self.listen.unwrap_or(config.listen);
+        config.http = self.http.map_or(config.http, |http| http.0);
         config.log = self.log.unwrap_or(config.log);
         Ok(config)
+    }
+}
+
+/// An address, or `none`.
+#[derive(Clone, Copy)]
+struct AddressOrNone(Option<SocketAddr>);
+
+fn address_or_none(text: &str) -> Result<AddressOrNone, String> {
+    match text {
+        "none" => Ok(AddressOrNone(None)),
+        _ => text.parse().map(|address| AddressOrNone(Some(address))).map_err(|_| {
+            format!("'{text}' is no address with a port such as 127.0.0.1:15672, and not 'none'")
+        }),
     }
 }
 

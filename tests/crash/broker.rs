@@ -90,7 +90,7 @@ impl Broker {
         let child = Command::new(env!("CARGO_BIN_EXE_garenne"))
             .arg("--data-dir")
             .arg(&self.data_dir)
-            .args(["--listen", &format!("127.0.0.1:{}", self.port), "--log", "info"])
+            .args(["--listen", &format!("127.0.0.1:{}", self.port), "--http", "none", "--log", "info"])
             .env("NO_COLOR", "1")
             .env_remove("GARENNE_CONFIG")
             .stdout(log.try_clone()?)

@@ -35,6 +35,7 @@ impl Broker {
         let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
         let mut config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            http: None,
             data_dir: dir.path().join("data"),
             disk_free_bytes_min: 0,
             // Nobody pulls the plug: a confirm need not wait for the disk.

@@ -29,6 +29,7 @@ pub struct Broker {
 struct Running {
     broker: Arc<garenne::broker::Broker>,
     address: SocketAddr,
+    http: SocketAddr,
     trigger: Trigger,
     thread: JoinHandle<Result<(), String>>,
 }
@@ -53,6 +54,7 @@ impl Broker {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            http: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             data_dir: dir.path().join("data"),
             disk_free_bytes_min: 0,
             ..Config::default()
@@ -75,6 +77,11 @@ impl Broker {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.running().address
+    }
+
+    /// Where its HTTP API is.
+    pub fn http(&self) -> SocketAddr {
+        self.running().http
     }
 
     /// For programs that are given a URL.
@@ -166,13 +173,14 @@ fn run(config: &Config, options: &store::Options, clock: &Clock) -> Result<Runni
                 }
             };
             let address = server.address().map_err(|e| e.to_string());
-            let _ = told.send(address.map(|address| (address, server.broker().clone())));
+            let http = server.http_address().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+            let _ = told.send(address.map(|address| (address, http, server.broker().clone())));
             server.run(shutdown).await.map_err(|e| e.to_string())
         })
     };
     let thread = std::thread::spawn(serve);
-    let (address, broker) = hears.recv().map_err(|_| "the broker's thread has ended".to_string())??;
-    Ok(Running { broker, address, trigger, thread })
+    let (address, http, broker) = hears.recv().map_err(|_| "the broker's thread has ended".to_string())??;
+    Ok(Running { broker, address, http, trigger, thread })
 }
 
 /// A user to be there.

@@ -1,0 +1,113 @@
+//! Who asks, and whether that user may: Basic credentials, and the tags of users.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, header};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::call::Call;
+use super::error::Error;
+use super::route::{Right, Route};
+use crate::auth::User;
+use crate::broker::Broker;
+
+/// Who makes a request.
+#[derive(Clone, Debug)]
+pub struct Who(Option<Arc<User>>);
+
+impl Who {
+    /// The name it logged in with.
+    pub fn name(&self) -> &str {
+        self.0.as_ref().map_or("", |user| &user.name)
+    }
+
+    /// The user.
+    ///
+    /// # Errors
+    /// `Login`: nobody has.
+    pub fn user(&self) -> Result<Arc<User>, Error> {
+        self.0.clone().ok_or(Error::Login)
+    }
+
+    fn has(&self, tags: &[&str]) -> bool {
+        self.0.as_ref().is_some_and(|user| tags.iter().any(|tag| user.has_tag(tag)))
+    }
+
+    /// It may do everything.
+    pub fn is_administrator(&self) -> bool {
+        self.has(&["administrator"])
+    }
+
+    /// It may see everything.
+    pub fn is_monitoring(&self) -> bool {
+        self.has(&["administrator", "monitoring"])
+    }
+
+    /// It may set policies and parameters where it has permissions.
+    pub fn is_policymaker(&self) -> bool {
+        self.has(&["administrator", "policymaker"])
+    }
+
+    /// It may use the API at all.
+    pub fn is_management(&self) -> bool {
+        self.has(&["administrator", "monitoring", "policymaker", "management"])
+    }
+}
+
+/// Who the headers say it is. Nobody, if they say nothing.
+///
+/// # Errors
+/// `Login`: the password is wrong, or the user may not come from there.
+pub fn who(broker: &Broker, peer: SocketAddr, headers: &HeaderMap) -> Result<Who, Error> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(Who(None)) };
+    let said = value.to_str().ok().and_then(|text| text.split_once(' '));
+    let encoded =
+        said.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic")).map(|(_, rest)| rest.trim());
+    let decoded = encoded.and_then(|text| BASE64.decode(text).ok()).and_then(|b| String::from_utf8(b).ok());
+    let Some((name, password)) = decoded.as_deref().and_then(|text| text.split_once(':')) else {
+        return Err(Error::Login);
+    };
+    match broker.authenticate_from(name, password, peer.ip()) {
+        Some(user) => Ok(Who(Some(user))),
+        None => Err(Error::Login),
+    }
+}
+
+/// Whether a request may go on to where its route leads.
+///
+/// # Errors
+/// `Login`, `NotAuthorised`; `NotFound` if the vhost of the path is not there.
+pub fn allow(call: &Call, route: &Route) -> Result<(), Error> {
+    if route.right == Right::Nobody {
+        return Ok(());
+    }
+    call.who.user()?;
+    let refuse = |reason: &str| Err(Error::NotAuthorised(reason.into()));
+    if !call.who.is_management() {
+        return refuse("Not management user");
+    }
+    let names_vhost = call.has_param("vhost");
+    if names_vhost && !matches!(route.right, Right::Administer | Right::Any) {
+        call.vhost()?;
+    }
+    let is_allowed = match route.right {
+        Right::Nobody | Right::Any => true,
+        Right::See => !names_vhost || call.sees(call.param("vhost")),
+        Right::Use => !names_vhost || call.uses(call.param("vhost")),
+        Right::Policies => {
+            call.who.is_administrator()
+                || call.who.is_policymaker() && (!names_vhost || call.uses(call.param("vhost")))
+        }
+        Right::Monitor => call.who.is_monitoring(),
+        Right::Administer => call.who.is_administrator(),
+    };
+    match (is_allowed, route.right) {
+        (true, _) => Ok(()),
+        (false, Right::Monitor) => refuse("Not monitor user"),
+        (false, Right::Administer) => refuse("Not administrator user"),
+        (false, Right::Policies) if !call.who.is_policymaker() => refuse("Not policymaker user"),
+        (false, _) => refuse("User not authorised to access virtual host"),
+    }
+}

@@ -1,0 +1,164 @@
+//! A request as the resources see it: who, what, and the body read to its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::Request;
+use serde_json::{Map, Value as Json};
+
+use super::auth::{self, Who};
+use super::error::Error;
+use crate::broker::Broker;
+use crate::delivery::ConnectionId;
+use crate::vhost::{Caller, Vhost};
+
+/// The connection of those who have none.
+const NO_CONNECTION: ConnectionId = ConnectionId(0);
+
+/// A request.
+#[derive(Debug)]
+pub struct Call {
+    /// The broker.
+    pub broker: Arc<Broker>,
+    /// Who asks; nobody where no name is needed.
+    pub who: Who,
+    /// From where.
+    pub peer: SocketAddr,
+    params: Vec<(String, String)>,
+    query: Vec<(String, String)>,
+    body: Bytes,
+}
+
+impl Call {
+    /// Reads a request: who it comes from, and its body.
+    ///
+    /// # Errors
+    /// `Login`: nobody we know. `BadRequest`: the body is too large, or broke off.
+    pub async fn read(
+        broker: &Arc<Broker>,
+        peer: SocketAddr,
+        params: Vec<(String, String)>,
+        request: Request,
+        body_bytes_max: usize,
+    ) -> Result<Call, Error> {
+        let (head, body) = request.into_parts();
+        let who = auth::who(broker, peer, &head.headers)?;
+        let query = head.uri.query().unwrap_or_default().as_bytes();
+        let query = form_urlencoded::parse(query).into_owned().collect();
+        let body = axum::body::to_bytes(body, body_bytes_max).await.map_err(|_| {
+            Error::BadRequest(format!(
+                "Exceeded HTTP request body size limit of {body_bytes_max} octets, or it broke off"
+            ))
+        })?;
+        Ok(Call { broker: broker.clone(), who, peer, params, query, body })
+    }
+
+    /// A name of the path.
+    pub fn param(&self, name: &str) -> &str {
+        self.params.iter().find(|(other, _)| other == name).map_or("", |(_, value)| value)
+    }
+
+    /// Whether the path has such a name.
+    pub fn has_param(&self, name: &str) -> bool {
+        self.params.iter().any(|(other, _)| other == name)
+    }
+
+    /// The name of an exchange in the path: the default one goes by `amq.default`.
+    pub fn exchange(&self, name: &str) -> &str {
+        match self.param(name) {
+            "amq.default" => "",
+            other => other,
+        }
+    }
+
+    /// A parameter behind the question mark.
+    pub fn query(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a parameter says true.
+    pub fn is_true(&self, name: &str) -> bool {
+        self.query(name) == Some("true")
+    }
+
+    /// A parameter that is a number.
+    ///
+    /// # Errors
+    /// `BadRequest` naming it.
+    pub fn number(&self, name: &str) -> Result<Option<usize>, Error> {
+        let Some(text) = self.query(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+        let number = text
+            .parse()
+            .map_err(|_| Error::BadRequest(format!("{name} is '{text}', and must be a number")))?;
+        Ok(Some(number))
+    }
+
+    /// The vhost of the path.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn vhost(&self) -> Result<Arc<Vhost>, Error> {
+        Ok(self.broker.vhost(self.param("vhost"))?)
+    }
+
+    /// The vhosts that are meant: that of the path, or all that the user may see.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn vhosts(&self) -> Result<Vec<Arc<Vhost>>, Error> {
+        if self.has_param("vhost") {
+            return Ok(vec![self.vhost()?]);
+        }
+        let all = self.broker.vhosts().into_iter();
+        Ok(all.filter(|vhost| self.sees(vhost.name())).collect())
+    }
+
+    /// Whether the user may see a vhost.
+    pub fn sees(&self, vhost: &str) -> bool {
+        self.who.is_monitoring() || self.uses(vhost)
+    }
+
+    /// Whether the user has permissions in a vhost.
+    pub fn uses(&self, vhost: &str) -> bool {
+        self.broker.access(self.who.name(), vhost).is_ok()
+    }
+
+    /// Who asks, with the rights in a vhost, as over AMQP.
+    ///
+    /// # Errors
+    /// `NotAuthorised`: without any.
+    pub fn caller(&self, vhost: &str) -> Result<Caller, Error> {
+        let access = self.broker.access(self.who.name(), vhost)?;
+        Ok(Caller { connection: NO_CONNECTION, user: self.who.user()?, access })
+    }
+
+    /// The body, if it is an object of JSON; an empty one is an empty object.
+    ///
+    /// # Errors
+    /// `BadRequest`.
+    pub fn object(&self) -> Result<Map<String, Json>, Error> {
+        if self.body.is_empty() {
+            return Ok(Map::new());
+        }
+        match serde_json::from_slice(&self.body) {
+            Ok(Json::Object(object)) => Ok(object),
+            // What RabbitMQ says of it.
+            Ok(_) => Err(Error::BadRequest("not_json: the body must be an object".into())),
+            Err(error) => Err(Error::BadRequest(format!("not_json: {error}"))),
+        }
+    }
+
+    /// The body as it came.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Waits until everything that was changed so far is on the disk.
+    ///
+    /// # Errors
+    /// `Internal`: it cannot be.
+    pub fn settle(&self) -> Result<(), Error> {
+        Ok(self.broker.store().append_and_wait(Vec::new())?)
+    }
+}
