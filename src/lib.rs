@@ -27,6 +27,7 @@ pub mod alarm;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod json;
 pub mod memory;
 pub mod parts;
 pub mod roster;
