@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::memory::Memory;
 use crate::queue::{self, DeleteIf, Departed, Surroundings, Tick};
 use crate::roster::Roster;
+use crate::tally::{Sizes, Tallies, WholeTallies};
 use crate::timers::Timers;
 use crate::vhost::definitions::{self, Definition, UserPermission, UserTopicPermission};
 use crate::vhost::policy::Policy;
@@ -58,6 +59,10 @@ pub struct Broker {
     departed: tokio::sync::Mutex<mpsc::UnboundedReceiver<Departed>>,
     alarm: Alarm,
     budget: Budget,
+    /// What is counted of all messages.
+    pub tallies: Arc<WholeTallies>,
+    /// How large publishes are.
+    pub sizes: Sizes,
 }
 
 impl Broker {
@@ -102,8 +107,10 @@ impl Broker {
         let (exit, departed) = mpsc::unbounded_channel();
         let nack_is_failure = config.nack_counts_as_failure;
         let delayed_release_rate = Some(config.delayed_release_rate).filter(|rate| *rate > 0);
+        let roster = Roster::default();
+        let churn = roster.churn.clone();
         let broker = Broker {
-            roster: Roster::default(),
+            roster,
             vhosts: DashMap::new(),
             users: RwLock::default(),
             surroundings: Surroundings {
@@ -115,7 +122,11 @@ impl Broker {
                 exit,
                 nack_is_failure,
                 delayed_release_rate,
+                tallies: Arc::default(),
+                churn,
             },
+            tallies: Arc::default(),
+            sizes: Sizes::default(),
             departed: tokio::sync::Mutex::new(departed),
             ids: Arc::default(),
             last_consumer: AtomicU64::new(0),
@@ -370,7 +381,9 @@ impl Broker {
     }
 
     fn add_vhost(&self, name: &str) {
-        let vhost = Vhost::new(name, self.surroundings.clone(), self.ids.clone());
+        let tallies = Arc::new(Tallies::of(&self.tallies));
+        let surroundings = Surroundings { tallies, ..self.surroundings.clone() };
+        let vhost = Vhost::new(name, surroundings, self.ids.clone());
         self.vhosts.insert(vhost.name().clone(), Arc::new(vhost));
     }
 

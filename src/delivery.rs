@@ -152,6 +152,11 @@ impl ChannelCredit {
         self.wake_if_room()
     }
 
+    /// The limit; 0 is none.
+    pub fn limit(&self) -> u32 {
+        self.limit.load(Ordering::SeqCst)
+    }
+
     /// Sets the limit; 0 is none. The caller resumes whoever is returned.
     #[must_use]
     pub fn set_limit(&self, limit: u16) -> Vec<Waiting> {

@@ -32,4 +32,5 @@ pub mod memory;
 pub mod parts;
 pub mod roster;
 pub mod shutdown;
+pub mod tally;
 pub mod timers;

@@ -34,6 +34,11 @@ impl Confirms {
         self.last_tag
     }
 
+    /// The number of the last publish.
+    pub fn last_tag(&self) -> u64 {
+        self.last_tag
+    }
+
     /// A queue has no room for this message. Tags come in order.
     pub fn refused(&mut self, tag: u64) {
         self.refused.push_back(tag);

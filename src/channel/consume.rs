@@ -11,6 +11,7 @@ use super::{Channel, Context, Flow, Then, Wait};
 use crate::delivery::{ConsumerId, Delivery, Entry, Resume, Returns};
 use crate::error::{Error, Resource};
 use crate::queue::{self, DeleteIf, Got, Joined, QueueKind, Return};
+use crate::tally::Count;
 use crate::vhost::{REPLY_TO, Requester, generated};
 
 /// A consumer as its channel knows it.
@@ -48,7 +49,8 @@ impl Channel {
         if name == REPLY_TO {
             return self.consume_replies(context, &consume, tag);
         }
-        let arguments = Arguments::read(&Table::from(&consume.arguments), &name, context.vhost.name())?;
+        let table = Table::from(&consume.arguments);
+        let arguments = Arguments::read(&table, &name, context.vhost.name())?;
         let queue = context.vhost.queue_to_read(context.caller, &name)?;
         let id = context.next_consumer_id();
         let joined = queue.consume(queue::Consumer {
@@ -61,6 +63,8 @@ impl Channel {
             prefetch: self.prefetch,
             credit: self.credit.clone(),
             outbox: context.outbox.clone(),
+            tag: tag.clone(),
+            arguments: Arc::new(table),
         });
         let resource = || Resource::queue(&name, context.vhost.name());
         match joined {
@@ -179,6 +183,12 @@ impl Channel {
     pub fn deliver(&mut self, context: &mut Context<'_>, delivery: Delivery) {
         let Delivery { consumer: id, entry, .. } = delivery;
         let Some(consumer) = self.consumers.get(&id) else { return };
+        if !self.is_closing && consumer.queue.is_some() {
+            self.taken.add(if consumer.no_ack { Count::DeliverNoAck } else { Count::Deliver }, 1);
+            if entry.redelivered {
+                self.taken.add(Count::Redeliver, 1);
+            }
+        }
         let unsettled = if consumer.no_ack { None } else { consumer.queue.clone() };
         if self.is_closing {
             // Nobody will see it any more: it goes back with what is unsettled.
@@ -223,11 +233,16 @@ impl Channel {
             Got::Message(entry, remaining) => (entry, remaining),
             Got::Later => return Ok(Flow::Wait(Wait { ticket: Ticket(0), then: Then::Get(get) })),
             Got::Empty => {
+                self.taken.add(Count::GetEmpty, 1);
                 self.reply(context, Cold::Basic(basic::AMQPMethod::GetEmpty(basic::GetEmpty {})));
                 return Ok(Flow::Go);
             }
         };
         self.last_tag += 1;
+        self.taken.add(if get.no_ack { Count::GetNoAck } else { Count::Get }, 1);
+        if entry.redelivered {
+            self.taken.add(Count::Redeliver, 1);
+        }
         let message = &entry.message;
         let get_ok = basic::GetOk {
             delivery_tag: self.last_tag,

@@ -34,6 +34,8 @@ use crate::broker::Broker;
 use crate::delivery::{ChannelCredit, ConsumerId};
 use crate::outbox::Outbox;
 use crate::queue::Return;
+use crate::roster::{ChannelFacts, Standing};
+use crate::tally::{Count, Delta, Tallies};
 use crate::vhost::{Caller, Vhost};
 use crate::writer::Writer;
 use assembly::Assembly;
@@ -152,6 +154,15 @@ pub struct Channel {
     patience: Patience,
     /// Numbers of deliveries that were kept too long, and have gone back.
     taken_back: BTreeSet<u64>,
+    /// What others may see of it.
+    facts: Arc<ChannelFacts>,
+    /// What has been counted of its publishes, and of what it took, and is not in a tally yet.
+    published: Delta,
+    taken: Delta,
+    /// The last publish that the client was told of.
+    confirmed_tag: u64,
+    /// Others may not see yet how it stands.
+    is_changed: bool,
 }
 
 /// What a channel's publishes are part of.
@@ -164,8 +175,13 @@ enum Mode {
 
 impl Channel {
     /// A channel that has just been opened.
-    pub fn new(number: u16) -> Self {
+    pub fn new(number: u16, facts: Arc<ChannelFacts>) -> Self {
         Channel {
+            facts,
+            published: Delta::default(),
+            taken: Delta::default(),
+            confirmed_tag: 0,
+            is_changed: true,
             number,
             is_closing: false,
             assembly: Assembly::default(),
@@ -245,6 +261,7 @@ impl Channel {
     fn handle_cold(&mut self, context: &mut Context<'_>, method: Cold) -> Result<Flow, Exception> {
         use basic::AMQPMethod as Basic;
         use channel::AMQPMethod as Chan;
+        self.is_changed = true;
         match method {
             Cold::Basic(Basic::Nack(m)) => self.nack(context, &m),
             Cold::Basic(Basic::Reject(m)) => self.reject(context, &m),
@@ -321,8 +338,14 @@ impl Channel {
         while let Some(verdict) = confirms.take(durable) {
             match verdict {
                 _ if self.is_closing => {}
-                Verdict::Ack(ack) => frame::put_ack(out.frames(), self.number, ack),
+                Verdict::Ack(ack) => {
+                    let confirmed = ack.delivery_tag - self.confirmed_tag;
+                    self.published.add(Count::Confirm, confirmed as usize);
+                    self.confirmed_tag = ack.delivery_tag;
+                    frame::put_ack(out.frames(), self.number, ack);
+                }
                 Verdict::Nack(delivery_tag) => {
+                    self.confirmed_tag = delivery_tag;
                     let nack = basic::Nack { delivery_tag, multiple: false, requeue: false };
                     let nack = Cold::Basic(basic::AMQPMethod::Nack(nack));
                     frame::put_method(out.frames(), self.number, &nack);
@@ -330,6 +353,37 @@ impl Channel {
             }
         }
         confirms.is_waiting()
+    }
+
+    /// Adds what was counted to the tallies, and lets others see how the channel stands.
+    pub fn note(&mut self, tallies: &Tallies, now_ms: u64) {
+        if self.published.is_empty() && self.taken.is_empty() && !self.is_changed {
+            return;
+        }
+        self.is_changed = false;
+        for (counted, of_vhost) in [(&mut self.published, Some(&tallies.published)), (&mut self.taken, None)]
+        {
+            let counted = counted.take();
+            self.facts.tally.add(&counted, now_ms);
+            of_vhost.into_iter().for_each(|tally| tally.add(&counted, now_ms));
+        }
+        let (unconfirmed, uncommitted, acks_uncommitted) = match &self.mode {
+            Mode::Plain => (0, 0, 0),
+            Mode::Confirm(confirms) => (confirms.last_tag() - self.confirmed_tag, 0, 0),
+            Mode::Tx(tx) => (0, tx.publish_count(), tx.settle_count()),
+        };
+        self.facts.set(&Standing {
+            prefetch: self.prefetch,
+            global_prefetch: self.credit.limit(),
+            confirm: matches!(self.mode, Mode::Confirm(_)),
+            transactional: matches!(self.mode, Mode::Tx(_)),
+            consumers: self.consumers.len() as u32,
+            unacked: self.unacked.len() as u32,
+            unconfirmed: unconfirmed as u32,
+            uncommitted: uncommitted as u32,
+            acks_uncommitted: acks_uncommitted as u32,
+            at_ms: now_ms,
+        });
     }
 
     /// Gives back what settled deliveries had of the channel's global limit.

@@ -15,6 +15,7 @@ use crate::message::{Keys, Message, StoredBy, parse_ttl};
 use crate::outbox::Outbox;
 use crate::parts;
 use crate::queue::{self, OnDuplicate, With};
+use crate::tally::{Count, Delta, Sizes, SizesDelta, Tally};
 use crate::vhost::{
     BCC, CC, Held, Pending, REPLY_TO, SCHEDULE, Verdict, asks_for_delay, is_reply_name, schedule_id,
 };
@@ -28,6 +29,10 @@ pub struct Batch {
     confirming: Vec<u16>,
     /// A queue that has more than its consumers have been given, and wants no more for a while.
     pub ahead_in: Option<queue::Handle>,
+    /// What has been counted of exchanges and is not in their tallies yet: mostly it is the same one.
+    exchanges: Vec<(Arc<Tally>, Delta)>,
+    /// How large the bodies were.
+    sizes: SizesDelta,
 }
 
 /// How a message is to be sent.
@@ -62,6 +67,25 @@ impl Batch {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty() && self.confirming.is_empty()
+    }
+
+    /// Counts a message that an exchange has routed to so many queues.
+    #[inline]
+    fn count(&mut self, exchange: &Arc<Tally>, queues: usize, body_bytes: usize) {
+        self.sizes.add(body_bytes);
+        if self.exchanges.last().is_none_or(|(last, _)| !Arc::ptr_eq(last, exchange)) {
+            self.exchanges.push((exchange.clone(), Delta::default()));
+        }
+        if let Some((_, counted)) = self.exchanges.last_mut() {
+            counted.add(Count::PublishIn, 1);
+            counted.add(Count::PublishOut, queues);
+        }
+    }
+
+    /// Adds what was counted to the tallies.
+    pub fn note(&mut self, sizes: &Sizes, now_ms: u64) {
+        self.exchanges.drain(..).for_each(|(tally, counted)| tally.add(&counted, now_ms));
+        sizes.add(&mut self.sizes);
     }
 
     /// Hands everything over: to the queues, which deliver at once, and to the store.
@@ -101,10 +125,10 @@ impl Channel {
         let properties = Header::properties(header);
         let road = method::publish_parts(method).filter(|(_, flags)| *flags <= MANDATORY);
         let road = road.and_then(|(address, flags)| {
-            let queues = roads.find(context.vhost.generation(), address)?;
-            Some((address, flags, queues, roads.meaning(properties)?))
+            let (queues, tally) = roads.find(context.vhost.generation(), address)?;
+            Some((address, flags, queues, tally, roads.meaning(properties)?))
         });
-        let is_known = road.is_some_and(|(address, flags, queues, meaning)| {
+        let is_known = road.is_some_and(|(address, flags, queues, tally, meaning)| {
             if body.len() as u64 > context.broker.config.message_bytes_max {
                 return false;
             }
@@ -117,6 +141,7 @@ impl Channel {
                 stored_by: StoredBy::none(),
                 taken_at_ms: context.now_ms,
             };
+            context.batch.count(tally, queues.len(), body.len());
             self.routed(context, message, flags == MANDATORY, queues, None);
             true
         });
@@ -201,9 +226,11 @@ impl Channel {
     ) -> Result<(), Exception> {
         let generation = context.vhost.generation();
         let mut held = self.route(context, &message, matches)?;
+        let tally = context.vhost.exchange_tally(message.exchange());
+        context.batch.count(&tally, matches.queues().len(), message.parts.body().len());
         if way.is_plain && matches.is_by_keys() && !is_direct_reply(&message) {
             let roads = self.roads.get_or_insert_default();
-            roads.learn(generation, message.parts.address(), matches.queues());
+            roads.learn(generation, message.parts.address(), matches.queues(), tally.clone());
             let Message { persistent, ttl_ms, priority, .. } = message;
             roads.learn_meaning(message.parts.properties(), Meaning { persistent, ttl_ms, priority });
         }
@@ -313,7 +340,9 @@ impl Channel {
     /// Counts a publish, which is confirmed with the batch if the client wants that.
     pub(super) fn published(&mut self, context: &mut Context<'_>) -> queue::Origin {
         let mut origin = queue::Origin { channel: self.number, tag: 0 };
+        self.published.add(Count::Publish, 1);
         if let Mode::Confirm(confirms) = &mut self.mode {
+            self.published.add(Count::PublishConfirm, 1);
             origin.tag = confirms.published();
             if context.batch.confirming.last() != Some(&self.number) {
                 context.batch.confirming.push(self.number);
@@ -332,7 +361,9 @@ impl Channel {
         queues: &[queue::Handle],
         with: Option<With>,
     ) {
+        self.published.add(Count::Routed, queues.len());
         if let Mode::Tx(tx) = &mut self.mode {
+            self.published.add(Count::Publish, 1);
             return tx.publish(Arc::new(message), mandatory, queues);
         }
         let origin = self.published(context);
@@ -347,7 +378,10 @@ impl Channel {
         let is_answered =
             is_direct_reply(&message) && context.vhost.requesters().answer(message.routing_key(), &message);
         if mandatory && !is_answered {
+            self.published.add(Count::ReturnUnroutable, 1);
             self.return_unroutable(context, &message);
+        } else if !is_answered {
+            self.published.add(Count::DropUnroutable, 1);
         }
     }
 

@@ -2,11 +2,13 @@
 //! properties seen before mean. Most publishes are like one of the last.
 
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 use smallvec::SmallVec;
 
 use crate::queue;
+use crate::tally::Tally;
 
 /// So many addresses are remembered; then all are forgotten.
 const ROADS_MAX: usize = 512;
@@ -14,8 +16,8 @@ const ROADS_MAX: usize = 512;
 /// So many addresses can be waiting to be seen a second time.
 const SEEN: usize = 64;
 
-/// The queues that messages with one address reach.
-type Road = SmallVec<[queue::Handle; 1]>;
+/// The queues that messages with one address reach, and where their exchange is counted.
+type Road = (SmallVec<[queue::Handle; 1]>, Arc<Tally>);
 
 /// Addresses and where they lead, as long as the vhost does not change.
 #[derive(Debug, Default)]
@@ -42,15 +44,15 @@ pub struct Meaning {
 
 impl Roads {
     /// Where messages with this address go, if that is known in this generation of the vhost.
-    pub fn find(&self, generation: u64, address: &[u8]) -> Option<&[queue::Handle]> {
+    pub fn find(&self, generation: u64, address: &[u8]) -> Option<(&[queue::Handle], &Arc<Tally>)> {
         if generation != self.generation {
             return None;
         }
-        self.known.get(address).map(|road| &road[..])
+        self.known.get(address).map(|(queues, tally)| (&queues[..], tally))
     }
 
     /// Notes where a message went, in a generation that was looked up before it was routed.
-    pub fn learn(&mut self, generation: u64, address: &[u8], queues: &[queue::Handle]) {
+    pub fn learn(&mut self, generation: u64, address: &[u8], queues: &[queue::Handle], tally: Arc<Tally>) {
         if generation != self.generation || self.known.len() == ROADS_MAX {
             self.generation = generation;
             self.known.clear();
@@ -60,7 +62,7 @@ impl Roads {
         self.seen.resize(SEEN, 0);
         let seen = &mut self.seen[hash as usize % SEEN];
         if std::mem::replace(seen, hash) == hash {
-            self.known.insert(address.into(), queues.into());
+            self.known.insert(address.into(), (queues.into(), tally));
         }
     }
 
@@ -84,14 +86,14 @@ mod tests {
     #[test]
     fn an_address_is_known_when_it_has_come_twice_in_one_generation() {
         let mut roads = Roads::default();
-        roads.learn(1, b"a", &[]);
+        roads.learn(1, b"a", &[], Arc::default());
         assert!(roads.find(1, b"a").is_none());
 
-        roads.learn(1, b"a", &[]);
+        roads.learn(1, b"a", &[], Arc::default());
 
         assert!(roads.find(1, b"a").is_some());
         assert!(roads.find(2, b"a").is_none());
-        roads.learn(2, b"a", &[]);
+        roads.learn(2, b"a", &[], Arc::default());
         assert!(roads.find(2, b"a").is_none());
     }
 
@@ -99,7 +101,7 @@ mod tests {
     fn memory_is_bounded_whatever_comes() {
         let mut roads = Roads::default();
         for n in 0u32..10_000 {
-            (0..2).for_each(|_| roads.learn(1, &n.to_be_bytes(), &[]));
+            (0..2).for_each(|_| roads.learn(1, &n.to_be_bytes(), &[], Arc::default()));
         }
 
         assert!(roads.known.len() <= ROADS_MAX && roads.seen.len() == SEEN);

@@ -9,6 +9,7 @@ use super::unacked::Unacked;
 use super::{Channel, Context, Flow, Mode};
 use crate::delivery::{ConsumerId, Entry, Stored};
 use crate::queue::{self, Return};
+use crate::tally::Count;
 
 /// What becomes of settled deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,7 +174,10 @@ impl Channel {
         }
         self.return_credit(&unacked);
         match verdict {
-            Verdict::Done => context.settlements.add(unacked),
+            Verdict::Done => {
+                self.taken.add(Count::Ack, 1);
+                context.settlements.add(unacked);
+            }
             Verdict::Rejected => {
                 unacked.queue.forget(&unacked.entry);
                 context.rejections.push(unacked);

@@ -65,6 +65,16 @@ impl Transaction {
         self.publishes.push(Publish { message, mandatory, queues: queues.into() });
     }
 
+    /// How many publishes it has.
+    pub fn publish_count(&self) -> u64 {
+        self.publishes.len() as u64
+    }
+
+    /// How many settlements it has.
+    pub fn settle_count(&self) -> u64 {
+        self.settles.len() as u64
+    }
+
     /// Keeps a settlement for the commit.
     pub fn settle(&mut self, tag: u64, unacked: Unacked, verdict: Verdict) {
         self.settles.push((tag, unacked, verdict));

@@ -55,6 +55,11 @@ impl UnackedList {
         self.line.drain(..end).filter_map(|(tag, unacked)| Some((tag, unacked?)))
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.line.len() - self.gaps
+    }
+
     /// All of them, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &Unacked)> {
         self.line.iter().filter_map(|(tag, unacked)| Some((*tag, unacked.as_ref()?)))

@@ -39,6 +39,8 @@ pub struct Agreed {
     pub heartbeat_secs: u16,
     /// What the client says of itself.
     pub client_properties: Arc<Table>,
+    /// How it has proved who it is.
+    pub mechanism: String,
 }
 
 /// How a handshake fails.
@@ -189,6 +191,7 @@ pub async fn shake_hands(
         channel_max: channel_max as u16,
         heartbeat_secs: tune_ok.heartbeat,
         client_properties: Arc::new(client_properties),
+        mechanism: start_ok.mechanism.to_string(),
     })
 }
 

@@ -12,6 +12,7 @@ mod inlet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use amqp::method::{Cold, channel as channel_class, connection as connection_class};
@@ -33,7 +34,7 @@ use crate::channel::{
 use crate::delivery::ConsumerId;
 use crate::outbox::{Event, Outbox};
 use crate::queue::{Origin, Return};
-use crate::roster::Guest;
+use crate::roster::{Channels, Churn, Guest, Traffic};
 use crate::writer::Writer;
 use handshake::{Agreed, Refusal};
 use heartbeat::{Beat, Heartbeat};
@@ -92,19 +93,27 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, broker: Arc<Broker>)
         }
     };
     let outbox = Outbox::new();
-    broker.roster.enter(
+    let guest = Arc::new(Guest {
         id,
-        Guest {
-            peer,
-            user: agreed.caller.user.name.clone(),
-            vhost: agreed.vhost.name().clone(),
-            client_properties: agreed.client_properties.clone(),
-            outbox: outbox.clone(),
-        },
-    );
+        peer,
+        local: stream.local_addr().unwrap_or(broker.config.listen),
+        user: agreed.caller.user.name.clone(),
+        vhost: agreed.vhost.name().clone(),
+        client_properties: agreed.client_properties.clone(),
+        mechanism: agreed.mechanism.clone(),
+        frame_bytes_max: agreed.frame_bytes_max,
+        channel_max: agreed.channel_max,
+        heartbeat_secs: agreed.heartbeat_secs,
+        connected_at_ms: broker.clock().now_ms(),
+        outbox: outbox.clone(),
+        traffic: Traffic::default(),
+        is_blocked: AtomicBool::new(false),
+        channels: Channels::default(),
+    });
+    broker.roster.enter(guest.clone());
     let name = agreed.client_properties.get_str("connection_name").unwrap_or_default().to_string();
     info!(%peer, user = %agreed.caller.user.name, vhost = %agreed.vhost.name(), name, "connection opened");
-    let mut connection = Connection::new(broker, agreed, outbox);
+    let mut connection = Connection::new(broker, agreed, outbox, guest);
     let ending = connection.run(&mut stream, buffer).await;
     connection.settle_parked().await;
     drop(connection);
@@ -141,6 +150,8 @@ struct Connection {
     broker: Arc<Broker>,
     agreed: Agreed,
     outbox: Arc<Outbox>,
+    /// What others may see of it.
+    guest: Arc<Guest>,
     session: store::Session,
     channels: HashMap<u16, Channel>,
     out: Writer,
@@ -230,7 +241,7 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    fn new(broker: Arc<Broker>, agreed: Agreed, outbox: Arc<Outbox>) -> Self {
+    fn new(broker: Arc<Broker>, agreed: Agreed, outbox: Arc<Outbox>, guest: Arc<Guest>) -> Self {
         let bell = outbox.clone();
         let session = broker.store().session(Arc::new(move || bell.ring()));
         let properties = &agreed.client_properties;
@@ -267,6 +278,7 @@ impl Connection {
             broker,
             agreed,
             outbox,
+            guest,
         }
     }
 
@@ -303,13 +315,16 @@ impl Connection {
             let look_at_ms = self.look_at_ms();
             tokio::select! {
                 read = inlet.read(&mut reader), if self.wants_input() => {
-                    if read? == 0 {
+                    let read = read?;
+                    if read == 0 {
                         return match self.phase {
                             Phase::Running => Err(io::Error::other("the client closed the socket")),
                             _ => Ok(()),
                         };
                     }
                     self.heartbeat.heard(Instant::now());
+                    Traffic::add(&self.guest.traffic.received_bytes, read as u64);
+                    Traffic::add(&self.guest.traffic.reads, 1);
                     self.accept(&mut inlet.bytes);
                 }
                 writable = socket.writable(), if !self.out.is_empty() => writable?,
@@ -379,6 +394,16 @@ impl Connection {
         }
         self.confirm();
         self.take_late();
+        self.note();
+    }
+
+    /// Lets others see what was counted, and how everything stands.
+    fn note(&mut self) {
+        let now_ms = self.broker.clock().now_ms();
+        self.batch.note(&self.broker.sizes, now_ms);
+        let tallies = self.agreed.vhost.tallies();
+        self.channels.values_mut().for_each(|channel| channel.note(tallies, now_ms));
+        self.guest.traffic.pending_bytes.store(self.out.len() as u64, Ordering::Relaxed);
     }
 
     /// When to look for late deliveries next, in milliseconds since 1970.
@@ -506,7 +531,7 @@ impl Connection {
             Ok(Flow::Cancelled { consumer, reply }) => self.cancelled(number, consumer, reply),
             Ok(Flow::Closed) => {
                 self.close_channel(number);
-                self.channels.remove(&number);
+                self.forget_channel(number);
                 self.put(number, channel_close_ok());
             }
             Err(failure) => self.fail(number, failure),
@@ -539,7 +564,9 @@ impl Connection {
                 format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
             return self.fail(0, Failure::of_none(Exception::new(ReplyCode::NotAllowed, text)));
         }
-        self.channels.insert(frame.channel, Channel::new(frame.channel));
+        Churn::count(&self.broker.roster.churn.channels_opened);
+        let facts = self.guest.open_channel(frame.channel);
+        self.channels.insert(frame.channel, Channel::new(frame.channel, facts));
         let open_ok = channel_class::AMQPMethod::OpenOk(channel_class::OpenOk {});
         self.put(frame.channel, Cold::Channel(open_ok));
     }
@@ -552,9 +579,7 @@ impl Connection {
         }
         let Ok(Method::Cold(method)) = method::decode(frame.payload) else { return };
         match *method {
-            Cold::Channel(M::CloseOk(_)) => {
-                self.channels.remove(&frame.channel);
-            }
+            Cold::Channel(M::CloseOk(_)) => self.forget_channel(frame.channel),
             Cold::Channel(M::Close(_)) => self.put(frame.channel, channel_close_ok()),
             Cold::Channel(M::Open(_)) => {
                 let exception = Exception::new(ReplyCode::ChannelError, "second 'channel.open' seen");
@@ -673,6 +698,13 @@ impl Connection {
         channel.release(context!(self, &nothing, 0));
         requeue(self.requeues.drain(..));
         channel.leave(context!(self, &nothing, 0));
+    }
+
+    /// A channel is over, and its number may be used again.
+    fn forget_channel(&mut self, number: u16) {
+        Churn::count(&self.broker.roster.churn.channels_closed);
+        self.guest.close_channel(number);
+        self.channels.remove(&number);
     }
 
     /// Ends everything but a commit that waits for the store: channels, consumers, exclusive queues.
@@ -844,6 +876,7 @@ impl Connection {
             return false;
         }
         self.blocked.push(frame.channel);
+        self.guest.is_blocked.store(true, Ordering::Relaxed);
         if self.wants_blocked_notices && !self.is_told_blocked {
             self.is_told_blocked = true;
             let reason = self.broker.alarm().reason();
@@ -858,6 +891,7 @@ impl Connection {
             return;
         }
         self.blocked.clear();
+        self.guest.is_blocked.store(false, Ordering::Relaxed);
         if !self.held.is_empty() {
             // What waited comes before what has come since.
             self.held.extend_from_slice(&self.input);
@@ -881,6 +915,8 @@ impl Connection {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     self.out.advance(written);
+                    Traffic::add(&self.guest.traffic.sent_bytes, written as u64);
+                    Traffic::add(&self.guest.traffic.writes, 1);
                     let now = Instant::now();
                     self.heartbeat.sent(now);
                     if !self.wants_input() {

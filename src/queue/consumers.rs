@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use amqp::Table;
 use store::Seq;
 
 use super::arguments::{Arguments, Dispatch};
@@ -32,6 +33,10 @@ pub struct Consumer {
     pub credit: Arc<ChannelCredit>,
     /// Where its deliveries go.
     pub outbox: Arc<Outbox>,
+    /// Its name on its channel.
+    pub tag: Arc<str>,
+    /// What it was asked for with.
+    pub arguments: Arc<Table>,
 }
 
 /// All consumers of a queue. Those that can take a message stand in line, one line a priority; each gets
@@ -231,6 +236,20 @@ impl Consumers {
             self.lines.insert(at, (priority, VecDeque::new()));
         }
         &mut self.lines[at].1
+    }
+
+    /// All of them, each with how many messages it has not settled, and whether it gets any.
+    pub fn iter(&self) -> impl Iterator<Item = (&Consumer, u32, bool)> {
+        self.members.iter().map(|member| {
+            let is_active = !self.rules.is_single || self.active == Some(member.consumer.id);
+            (&member.consumer, member.out, is_active)
+        })
+    }
+
+    /// The one that gets everything, where only one does.
+    pub fn single_active(&self) -> Option<&Consumer> {
+        let active = self.active.filter(|_| self.rules.is_single)?;
+        self.members.iter().map(|member| &member.consumer).find(|consumer| consumer.id == active)
     }
 
     fn position(&self, id: ConsumerId) -> Option<usize> {

@@ -150,6 +150,12 @@ impl Levels {
         self.top().pop()
     }
 
+    /// The first message of the highest line that has any. `None` if there is none, or it is away.
+    pub fn head(&self) -> Option<&Arc<Message>> {
+        let top = self.lines().rev().find(|line| !line.is_empty())?;
+        top.first().map(|entry| &entry.message)
+    }
+
     /// Whether [`Levels::pop`] would take one.
     pub fn has_next(&mut self) -> bool {
         self.top().has_next()

@@ -13,6 +13,7 @@ mod due;
 mod effects;
 mod known;
 mod levels;
+mod look;
 mod publishers;
 mod rate;
 mod ready;
@@ -38,6 +39,7 @@ pub use batch::{Batch, Claim, Origin, Outcome, With, nothing};
 pub use consumers::Consumer;
 pub use counters::{Counters, Lost};
 pub use departure::{Departed, Departure, Exit, Reason};
+pub use look::{ConsumerLook, Look};
 pub use state::{Dead, DeleteIf, Got, Joined, Kept, Return};
 
 use crate::clock::Clock;
@@ -46,6 +48,8 @@ use crate::memory::Memory;
 use crate::message::{Message, publish_operation};
 use crate::outbox::{Event, Outbox};
 use crate::parts::Parts;
+use crate::roster::Churn;
+use crate::tally::{Count, Rated, Tallies};
 use crate::timers::Timers;
 use effects::{Effects, by_level};
 use state::{Allowance, Arrival, State};
@@ -105,6 +109,10 @@ pub struct Surroundings {
     pub nack_is_failure: bool,
     /// How many delayed messages of an exchange go on in a second, at most.
     pub delayed_release_rate: Option<u64>,
+    /// Where the vhost counts what its queues do.
+    pub tallies: Arc<Tallies>,
+    /// Where it is counted what comes and goes.
+    pub churn: Arc<Churn>,
 }
 
 /// A queue has so many numbers in the store, from its own on: one for each line that it may ever have.
@@ -153,6 +161,8 @@ struct Guarded {
     used_bytes: usize,
     /// The store knows a queue for what was spilled.
     has_spilled: bool,
+    /// What it has counted, once there was something.
+    rated: Option<Box<Rated>>,
 }
 
 /// What came of adding messages.
@@ -223,7 +233,13 @@ impl Handle {
         let declared = RwLock::new(Arc::new(Declared { table: declaration.table.clone(), arguments }));
         let may_refuse = AtomicBool::new(settings.looks_at_each());
         let state = State::new(settings, declaration.is_kept(), nack_is_failure, now_ms);
-        let state = Mutex::new(Guarded { state, timer_at_ms: u64::MAX, used_bytes: 0, has_spilled: false });
+        let state = Mutex::new(Guarded {
+            state,
+            timer_at_ms: u64::MAX,
+            used_bytes: 0,
+            has_spilled: false,
+            rated: None,
+        });
         surroundings.memory.enter();
         let handle = Handle(Arc::new(Queue {
             id,
@@ -492,7 +508,10 @@ impl Handle {
 
     /// Delivered messages are settled; the caller tells the store.
     pub fn settle(&self, consumer: Option<ConsumerId>, n: usize) {
-        self.act(|state, _, _| state.settle(consumer, n));
+        self.act(|state, _, _| {
+            state.counted.add(Count::Ack, n);
+            state.settle(consumer, n);
+        });
     }
 
     /// Delivered messages are rejected for good, each by the consumer that had it.
@@ -636,7 +655,16 @@ impl Handle {
             let _ = self.0.surroundings.exit.send((self.clone(), std::mem::take(&mut effects.departed)));
         }
         let has_spilled = guarded.has_spilled;
+        let counted = guarded.state.counted.take();
+        if !counted.is_empty() && !self.0.declaration.is_delays {
+            let levels = [guarded.state.ready_count() as u64, guarded.state.unacked_count() as u64];
+            guarded.rated.get_or_insert_default().add(&counted, levels, now_ms);
+        }
+        let kind = guarded.state.settings().kind;
         drop(guarded);
+        if !self.0.declaration.is_delays {
+            self.0.surroundings.tallies.queues[kind as usize].add(&counted, now_ms);
+        }
         self.carry_out(effects, has_spilled);
         result
     }

@@ -172,7 +172,8 @@ impl Ready {
         self.front.first().map(|entry| entry.seq).or(away).is_none_or(|line| first < line).then_some(first)
     }
 
-    fn first(&self) -> Option<&Entry> {
+    /// The message that [`Ready::pop`] would take.
+    pub fn first(&self) -> Option<&Entry> {
         self.first_returned().and_then(|first| self.returned.get(&first)).or_else(|| self.front.first())
     }
 

@@ -18,6 +18,7 @@ use super::rate::Rate;
 use crate::delivery::{ConsumerId, Entry, Place, Resume, Returns, Stored};
 use crate::message::Message;
 use crate::outbox::Outbox;
+use crate::tally::{Count, Delta};
 
 /// A message that failed, and when it is to be delivered again.
 #[derive(Debug)]
@@ -65,6 +66,8 @@ pub struct State {
     /// No consumer, get or declare since then.
     unused_since_ms: u64,
     is_deleted: bool,
+    /// What has been counted and is not in a tally yet.
+    pub counted: Delta,
 }
 
 /// What a queue may keep in memory, and what the store can bring back.
@@ -199,6 +202,7 @@ impl State {
             release_at_ms: None,
             unused_since_ms: now_ms,
             is_deleted: false,
+            counted: Delta::default(),
             settings,
         }
     }
@@ -239,6 +243,31 @@ impl State {
         self.unacked
     }
 
+    /// When it was last used, in milliseconds since 1970.
+    pub fn unused_since_ms(&self) -> u64 {
+        self.unused_since_ms
+    }
+
+    /// Messages that failed, and rest.
+    pub fn resting_count(&self) -> usize {
+        self.resting.len()
+    }
+
+    /// What its consumers are and have.
+    pub fn consumers(&self) -> &Consumers {
+        &self.consumers
+    }
+
+    /// Octets of the bodies of ready messages, so far as they are known.
+    pub fn ready_body_bytes(&self) -> u64 {
+        self.levels.body_bytes()
+    }
+
+    /// The message that is first, if it is in memory.
+    pub fn head(&self) -> Option<&Arc<Message>> {
+        self.levels.head()
+    }
+
     /// Consumers.
     pub fn consumer_count(&self) -> usize {
         self.consumers.len()
@@ -272,6 +301,7 @@ impl State {
     /// Adds a message at a place that was taken for it.
     pub fn insert(&mut self, place: Place, message: Arc<Message>) {
         if !self.is_deleted {
+            self.counted.add(Count::Publish, 1);
             let entry = self.entry(place, message);
             self.levels.insert(entry);
         }
@@ -533,11 +563,16 @@ impl State {
             }
             let (place, stored) = (entry.place(), entry.stored);
             let value = if deduplicates { entry.message.deduplication_value() } else { None };
+            if entry.redelivered {
+                self.counted.add(Count::Redeliver, 1);
+            }
             if turn.give(entry) {
+                self.counted.add(Count::DeliverNoAck, 1);
                 value.into_iter().for_each(|value| self.known.remove(value, place));
                 effects.is_gone_from(place, stored);
                 continue;
             }
+            self.counted.add(Count::Deliver, 1);
             self.unacked += 1;
             if stored == Stored::Kept {
                 match through.iter_mut().find(|other| other.level == place.level) {
@@ -711,19 +746,26 @@ impl State {
         self.touch(now_ms);
         self.expire(now_ms, effects);
         if self.pause_until_ms() > now_ms {
+            self.counted.add(Count::GetEmpty, 1);
             return Got::Empty;
         }
         let Some(entry) = self.levels.pop() else {
             if self.levels.is_empty() {
+                self.counted.add(Count::GetEmpty, 1);
                 return Got::Empty;
             }
             self.getters.push(outbox.clone());
             return Got::Later;
         };
+        if entry.redelivered {
+            self.counted.add(Count::Redeliver, 1);
+        }
         if no_ack {
+            self.counted.add(Count::GetNoAck, 1);
             self.forget(&entry);
             effects.is_gone(&entry);
         } else {
+            self.counted.add(Count::Get, 1);
             self.unacked += 1;
             if entry.stored == Stored::Kept {
                 self.mark_delivered(entry.place(), effects);
@@ -825,7 +867,8 @@ impl State {
         self.consumers.set_prefetch(id, prefetch);
     }
 
-    fn pause_until_ms(&self) -> u64 {
+    /// Until when it delivers nothing, whoever says so, in milliseconds since 1970.
+    pub fn pause_until_ms(&self) -> u64 {
         self.paused_until_ms.max(self.settings.pause_until_ms.unwrap_or_default())
     }
 
@@ -983,6 +1026,8 @@ mod tests {
             prefetch,
             credit: Arc::new(ChannelCredit::default()),
             outbox: outbox.clone(),
+            tag: "c".into(),
+            arguments: Arc::default(),
         }
     }
 

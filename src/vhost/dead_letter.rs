@@ -20,6 +20,7 @@ use crate::delivery::{ConnectionId, Stored};
 use crate::message::Message;
 use crate::parts::Parts;
 use crate::queue::{self, Departure, Handle, Lost, Origin, Reason, Unroutable};
+use crate::tally::{Count, Delta};
 
 /// Where dead letters are kept that lead nowhere, if their queue says so.
 pub const DEAD_QUEUE: &str = "amq.dead";
@@ -46,6 +47,7 @@ impl Vhost {
         }
         let settings = queue.settings();
         let now_ms = self.surroundings.clock.now_ms();
+        let mut counted = Delta::default();
         for (n, departure) in departures.iter().enumerate() {
             let settle = settle(queue, departure);
             let Some(exchange) = &settings.dead_letter_exchange else {
@@ -67,11 +69,21 @@ impl Vhost {
             };
             if !(targets.is_empty() && held.is_empty()) {
                 queue.counters().dead_lettered(departure.reason);
+                counted.add(
+                    match departure.reason {
+                        Reason::Rejected => Count::DeadRejected,
+                        Reason::Expired => Count::DeadExpired,
+                        Reason::MaxLen => Count::DeadMaxLen,
+                        Reason::DeliveryLimit => Count::DeadDeliveryLimit,
+                    },
+                    1,
+                );
             }
             let origin = Origin { channel: 0, tag: n as u64 };
             hand_on(batch, letter, &targets, held, origin, settle);
         }
         matches.clear();
+        self.tallies().queues[settings.kind as usize].add(&counted, now_ms);
     }
 
     /// Finds where a dead letter goes, and where it is held back.

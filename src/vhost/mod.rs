@@ -23,6 +23,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use amqp::{Properties, Table};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use dashmap::DashMap;
 use exchanges::{Envelope, Exchanges, Kind, Matches, Removed, Target};
 use hashbrown::HashMap;
 use smallvec::SmallVec;
@@ -34,6 +35,8 @@ use crate::delivery::ConnectionId;
 use crate::error::{Error, Mismatch, Resource, What};
 use crate::message::Message;
 use crate::queue::{self, Arguments, Dead, Declaration, DeleteIf, Kept, Surroundings};
+use crate::roster::Churn;
+use crate::tally::{Tallies, Tally};
 pub use arguments::{BCC, CC};
 use arguments::{MessageProperties, from_exchanges, to_exchanges};
 use deduplication::Window;
@@ -104,6 +107,8 @@ pub struct Vhost {
     histories: Histories,
     schedule_ids: Ids,
     generation: AtomicU64,
+    /// What is counted of exchanges, by name.
+    exchange_tallies: DashMap<Arc<str>, Arc<Tally>>,
     // Held for reading while a message is routed, for writing while something is declared or deleted;
     // never across an await. Lock order: vhost, then queue, then outbox.
     topology: RwLock<Topology>,
@@ -152,7 +157,18 @@ impl Vhost {
         let (generation, topology) = (AtomicU64::new(0), RwLock::new(topology));
         let (histories, schedule_ids) = (Histories::default(), Ids::default());
         let name = name.into();
-        Vhost { name, surroundings, ids, requesters, histories, schedule_ids, generation, topology }
+        let exchange_tallies = DashMap::new();
+        Vhost {
+            name,
+            surroundings,
+            ids,
+            requesters,
+            histories,
+            schedule_ids,
+            generation,
+            exchange_tallies,
+            topology,
+        }
     }
 
     /// Its name.
@@ -168,6 +184,19 @@ impl Vhost {
     /// Who waits for direct replies.
     pub fn requesters(&self) -> &Requesters {
         &self.requesters
+    }
+
+    /// What is counted of its messages.
+    pub fn tallies(&self) -> &Arc<Tallies> {
+        &self.surroundings.tallies
+    }
+
+    /// What is counted of an exchange.
+    pub fn exchange_tally(&self, exchange: &str) -> Arc<Tally> {
+        match self.exchange_tallies.get(exchange) {
+            Some(tally) => tally.clone(),
+            None => self.exchange_tallies.entry(exchange.into()).or_default().clone(),
+        }
     }
 
     // Exchanges -----------------------------------------------------------------------------------
@@ -386,6 +415,7 @@ impl Vhost {
         if self.read().queues.get(&name).is_none() {
             check_dead_letter_exchange(caller, &name, table)?;
         }
+        Churn::count(&self.surroundings.churn.queues_declared);
         self.make_queue(name, caller.connection, flags, table)
     }
 
@@ -421,6 +451,7 @@ impl Vhost {
         if flags.exclusive {
             topology.owned.entry(connection).or_default().push(queue.clone());
         }
+        Churn::count(&self.surroundings.churn.queues_created);
         debug!(vhost = %self.name, queue = %name, "queue declared");
         let is_kept = queue.declaration().is_kept();
         if is_kept {
@@ -507,6 +538,7 @@ impl Vhost {
             operations.push(self.queue_definition(queue).undefine());
             operations.extend(queue.line_ids().map(|queue| Operation::QueueDelete { queue }));
         }
+        Churn::count(&self.surroundings.churn.queues_deleted);
         debug!(vhost = %self.name, queue = queue.name(), "queue deleted");
         self.tell(operations);
         Ok(dead)
@@ -822,6 +854,7 @@ impl Vhost {
             operations.extend(self.without_delays(topology, &name));
             operations.extend(self.without_window(topology, &name));
             self.histories.forget(&name);
+            self.exchange_tallies.remove(name.as_str());
         }
         operations
     }

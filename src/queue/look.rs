@@ -1,0 +1,105 @@
+//! What operators see of a queue at a moment.
+
+use std::sync::Arc;
+
+use amqp::Properties;
+
+use super::Handle;
+use super::arguments::Arguments;
+use super::consumers::Consumer;
+use crate::tally::Figures;
+
+/// How a queue stands.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// What holds for it.
+    pub settings: Arc<Arguments>,
+    /// Ready messages.
+    pub ready: usize,
+    /// Delivered and not yet settled.
+    pub unacked: usize,
+    /// Messages that failed, and rest.
+    pub resting: usize,
+    /// Consumers.
+    pub consumers: usize,
+    /// One of them could take a message now, and there is none.
+    pub starving: bool,
+    /// The one that gets everything, where only one does.
+    pub single_active: Option<Arc<str>>,
+    /// The one that has the queue for itself.
+    pub exclusive: Option<Arc<str>>,
+    /// Octets of the bodies of ready messages, so far as they are known.
+    pub ready_body_bytes: u64,
+    /// What its ready messages take in memory, in octets, about.
+    pub memory_bytes: usize,
+    /// When it was last used, in milliseconds since 1970.
+    pub used_at_ms: u64,
+    /// Until when it delivers nothing, in milliseconds since 1970; 0 if it does.
+    pub paused_until_ms: u64,
+    /// When the message that is first was taken by the broker, and what it says of its time, in seconds; nothing if
+    /// there is none, or it is away.
+    pub head: Option<(u64, Option<u64>)>,
+    /// What is counted of it.
+    pub figures: Figures,
+    /// How much more is ready, and unacked, in a second.
+    pub growth: (f64, f64),
+}
+
+/// A consumer as operators see it.
+#[derive(Clone, Debug)]
+pub struct ConsumerLook {
+    /// What it was made with.
+    pub consumer: Consumer,
+    /// What it has not settled.
+    pub unacked: u32,
+    /// It gets messages.
+    pub is_active: bool,
+}
+
+impl Handle {
+    /// How the queue stands.
+    pub fn look(&self) -> Look {
+        let now_ms = self.0.surroundings.clock.now_ms();
+        let guarded = self.lock();
+        let state = &guarded.state;
+        let (ready, unacked) = (state.ready_count(), state.unacked_count());
+        let rated = guarded.rated.as_deref();
+        let consumers = state.consumers();
+        let exclusive = consumers.iter().find(|(consumer, ..)| consumer.exclusive);
+        let head = state.head().map(|message| {
+            let read = Properties::parse(message.parts.properties()).unwrap_or_default();
+            (message.taken_at_ms, read.timestamp)
+        });
+        Look {
+            settings: state.settings().clone(),
+            ready,
+            unacked,
+            resting: state.resting_count(),
+            consumers: state.consumer_count(),
+            starving: consumers.has_starving(),
+            single_active: consumers.single_active().map(|consumer| consumer.tag.clone()),
+            exclusive: exclusive.map(|(consumer, ..)| consumer.tag.clone()),
+            ready_body_bytes: state.ready_body_bytes(),
+            memory_bytes: state.bytes(),
+            used_at_ms: state.unused_since_ms(),
+            paused_until_ms: state.pause_until_ms(),
+            head,
+            figures: rated.map(|rated| rated.figures(now_ms)).unwrap_or_default(),
+            growth: rated
+                .map(|rated| rated.growth([ready as u64, unacked as u64], now_ms))
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Its consumers, in the order in which they came.
+    pub fn consumers(&self) -> Vec<ConsumerLook> {
+        let guarded = self.lock();
+        let all = guarded.state.consumers().iter();
+        all.map(|(consumer, unacked, is_active)| ConsumerLook {
+            consumer: consumer.clone(),
+            unacked,
+            is_active,
+        })
+        .collect()
+    }
+}

@@ -1,0 +1,335 @@
+//! What is counted of messages, and how fast it has grown lately.
+//!
+//! Whoever handles messages notes them in a [`Delta`] of its own, which costs an addition, and adds that to a
+//! [`Tally`] once a batch. A rate is over the last five seconds in which something was counted: nobody has to come
+//! by to take samples.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What is counted. The names are those of RabbitMQ's statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// Published on a channel; of a queue, what has come into it.
+    Publish,
+    /// Published on a channel that confirms.
+    PublishConfirm,
+    /// Confirmed to publishers.
+    Confirm,
+    /// Each for a queue that a publish was routed to.
+    Routed,
+    /// Mandatory, and led nowhere.
+    ReturnUnroutable,
+    /// Led nowhere, and nobody wanted to know.
+    DropUnroutable,
+    /// Published to an exchange.
+    PublishIn,
+    /// The same, each for a queue that it reached.
+    PublishOut,
+    /// Delivered, to be acknowledged.
+    Deliver,
+    /// Delivered for good.
+    DeliverNoAck,
+    /// Taken by basic.get, to be acknowledged.
+    Get,
+    /// Taken by basic.get for good.
+    GetNoAck,
+    /// Asked for by basic.get, and there was none.
+    GetEmpty,
+    /// Delivered, and not for the first time.
+    Redeliver,
+    /// Acknowledged.
+    Ack,
+    /// A dead letter: rejected.
+    DeadRejected,
+    /// A dead letter: expired.
+    DeadExpired,
+    /// A dead letter: no room.
+    DeadMaxLen,
+    /// A dead letter: delivered too often.
+    DeadDeliveryLimit,
+}
+
+/// How many there are.
+pub const COUNTS: usize = Count::DeadDeliveryLimit as usize + 1;
+
+/// A rate is over so many milliseconds.
+const WINDOW_MS: u64 = 5_000;
+
+/// So many milliseconds of a window are enough to tell a rate.
+const WINDOW_MS_MIN: u64 = 1_000;
+
+/// What has been counted and not yet added to a tally.
+#[derive(Clone, Debug, Default)]
+pub struct Delta {
+    counts: [u32; COUNTS],
+    is_some: bool,
+}
+
+impl Delta {
+    /// Counts so many.
+    #[inline]
+    pub fn add(&mut self, count: Count, n: usize) {
+        self.counts[count as usize] += n as u32;
+        self.is_some = true;
+    }
+
+    /// Whether nothing was counted.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        !self.is_some
+    }
+
+    /// What was counted, to begin anew.
+    #[inline]
+    pub fn take(&mut self) -> Delta {
+        std::mem::take(self)
+    }
+}
+
+/// Counts and their rates, for one owner.
+#[derive(Clone, Debug, Default)]
+pub struct Rated {
+    counts: [u64; COUNTS],
+    /// The counts when the window began.
+    base: [u64; COUNTS],
+    base_at_ms: u64,
+    added_at_ms: u64,
+    /// How much there was of two things when the window began.
+    base_levels: [u64; 2],
+    /// Those of the window before.
+    rates: [f32; COUNTS],
+}
+
+/// What a tally says at a moment.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    counts: [u64; COUNTS],
+    rates: [f64; COUNTS],
+}
+
+impl Figures {
+    /// How many.
+    pub fn count(&self, count: Count) -> u64 {
+        self.counts[count as usize]
+    }
+
+    /// How many in a second.
+    pub fn rate(&self, count: Count) -> f64 {
+        self.rates[count as usize]
+    }
+
+    /// Adds those of another.
+    pub fn add(&mut self, other: &Figures) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(sum, n)| *sum += n);
+        self.rates.iter_mut().zip(&other.rates).for_each(|(sum, rate)| *sum += rate);
+    }
+}
+
+impl Rated {
+    /// Adds what was counted. There is so much now of two things whose growth is of interest.
+    pub fn add(&mut self, delta: &Delta, levels: [u64; 2], now_ms: u64) {
+        let elapsed_ms = now_ms.saturating_sub(self.base_at_ms);
+        if elapsed_ms >= WINDOW_MS {
+            self.roll(now_ms, elapsed_ms);
+            self.base_levels = levels;
+        }
+        self.added_at_ms = now_ms;
+        self.counts.iter_mut().zip(&delta.counts).for_each(|(sum, n)| *sum += u64::from(*n));
+    }
+
+    fn roll(&mut self, now_ms: u64, elapsed_ms: u64) {
+        for ((rate, count), base) in self.rates.iter_mut().zip(&self.counts).zip(&self.base) {
+            *rate = per_second(count - base, elapsed_ms) as f32;
+        }
+        (self.base, self.base_at_ms) = (self.counts, now_ms);
+    }
+
+    /// What it says now.
+    pub fn figures(&self, now_ms: u64) -> Figures {
+        let elapsed_ms = now_ms.saturating_sub(self.base_at_ms);
+        let rate = |at: usize| match elapsed_ms {
+            _ if now_ms.saturating_sub(self.added_at_ms) > WINDOW_MS => 0.0,
+            WINDOW_MS_MIN.. => per_second(self.counts[at] - self.base[at], elapsed_ms),
+            _ => self.rates[at].into(),
+        };
+        Figures { counts: self.counts, rates: std::array::from_fn(rate) }
+    }
+}
+
+impl Rated {
+    /// How much more there is of two things in a second than when the window began, if there is so much now.
+    pub fn growth(&self, levels: [u64; 2], now_ms: u64) -> (f64, f64) {
+        let elapsed_ms = now_ms.saturating_sub(self.base_at_ms);
+        if elapsed_ms < WINDOW_MS_MIN || now_ms.saturating_sub(self.added_at_ms) > WINDOW_MS {
+            return (0.0, 0.0);
+        }
+        let more = |at: usize| (levels[at] as f64 - self.base_levels[at] as f64) * 1000.0 / elapsed_ms as f64;
+        (more(0), more(1))
+    }
+}
+
+fn per_second(n: u64, elapsed_ms: u64) -> f64 {
+    n as f64 * 1000.0 / elapsed_ms.max(1) as f64
+}
+
+/// Counts and their rates, shared. What is added is added to a parent as well.
+#[derive(Debug, Default)]
+pub struct Tally {
+    // A few additions long, and nothing else is locked in it but the parent.
+    rated: Mutex<Rated>,
+    parent: Option<Arc<Tally>>,
+}
+
+impl Tally {
+    /// One whose counts are part of another's.
+    pub fn of(parent: Arc<Tally>) -> Tally {
+        Tally { parent: Some(parent), ..Tally::default() }
+    }
+
+    /// Adds what was counted.
+    pub fn add(&self, delta: &Delta, now_ms: u64) {
+        if delta.is_empty() {
+            return;
+        }
+        self.lock().add(delta, [0; 2], now_ms);
+        if let Some(parent) = &self.parent {
+            parent.add(delta, now_ms);
+        }
+    }
+
+    /// What it says now.
+    pub fn figures(&self, now_ms: u64) -> Figures {
+        self.lock().figures(now_ms)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Rated> {
+        self.rated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The tallies of a vhost, or of all of them.
+#[derive(Debug, Default)]
+pub struct Tallies {
+    /// Of what is published.
+    pub published: Tally,
+    /// Of what leaves classic queues, and what quorum queues.
+    pub queues: [Tally; 2],
+}
+
+impl Tallies {
+    /// Those of a vhost, which are part of the whole.
+    pub fn of(whole: &Arc<WholeTallies>) -> Tallies {
+        let queues = [Tally::of(whole.queues[0].clone()), Tally::of(whole.queues[1].clone())];
+        Tallies { published: Tally::of(whole.published.clone()), queues }
+    }
+
+    /// All together.
+    pub fn figures(&self, now_ms: u64) -> Figures {
+        let mut sum = self.published.figures(now_ms);
+        self.queues.iter().for_each(|queues| sum.add(&queues.figures(now_ms)));
+        sum
+    }
+}
+
+/// The tallies of the broker since its start, whatever has been deleted since.
+#[derive(Debug, Default)]
+pub struct WholeTallies {
+    /// Of what is published.
+    pub published: Arc<Tally>,
+    /// Of what leaves classic queues, and what quorum queues.
+    pub queues: [Arc<Tally>; 2],
+}
+
+impl WholeTallies {
+    /// All together.
+    pub fn figures(&self, now_ms: u64) -> Figures {
+        let mut sum = self.published.figures(now_ms);
+        self.queues.iter().for_each(|queues| sum.add(&queues.figures(now_ms)));
+        sum
+    }
+}
+
+/// The upper ends of the classes of size that bodies are counted in, in octets; a last class is above them.
+pub const SIZES: [u64; 8] = [100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 50_000_000, 100_000_000];
+
+/// How large bodies were, not yet added to the whole.
+#[derive(Debug, Default)]
+pub struct SizesDelta {
+    classes: [u32; SIZES.len() + 1],
+    bytes: u64,
+}
+
+impl SizesDelta {
+    /// Counts a body.
+    #[inline]
+    pub fn add(&mut self, body_bytes: usize) {
+        let bytes = body_bytes as u64;
+        let class = SIZES.iter().take_while(|end| bytes > **end).count();
+        self.classes[class] += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// How large the bodies of all publishes were.
+#[derive(Debug, Default)]
+pub struct Sizes {
+    classes: [AtomicU64; SIZES.len() + 1],
+    bytes: AtomicU64,
+}
+
+impl Sizes {
+    /// Adds what was counted, which begins anew.
+    pub fn add(&self, counted: &mut SizesDelta) {
+        for (sum, n) in self.classes.iter().zip(&counted.classes).filter(|(_, n)| **n > 0) {
+            sum.fetch_add(u64::from(*n), Ordering::Relaxed);
+        }
+        self.bytes.fetch_add(counted.bytes, Ordering::Relaxed);
+        *counted = SizesDelta::default();
+    }
+
+    /// How many there were in each class, and their octets.
+    pub fn figures(&self) -> ([u64; SIZES.len() + 1], u64) {
+        (
+            std::array::from_fn(|at| self.classes[at].load(Ordering::Relaxed)),
+            self.bytes.load(Ordering::Relaxed),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delta(n: usize) -> Delta {
+        let mut delta = Delta::default();
+        delta.add(Count::Publish, n);
+        delta
+    }
+
+    #[test]
+    fn a_rate_is_over_the_last_seconds_and_ends_when_nothing_comes() {
+        let mut rated = Rated::default();
+        let start_ms = 1_000_000;
+        for tenth in 0..100 {
+            rated.add(&delta(50), [0; 2], start_ms + tenth * 100);
+        }
+        let figures = rated.figures(start_ms + 9_900);
+
+        assert_eq!(figures.count(Count::Publish), 5_000);
+        assert!((figures.rate(Count::Publish) - 500.0).abs() < 20.0, "{}", figures.rate(Count::Publish));
+        assert_eq!(rated.figures(start_ms + 20_000).rate(Count::Publish), 0.0);
+    }
+
+    #[test]
+    fn what_is_counted_is_counted_of_the_whole_too() {
+        let whole = Arc::new(WholeTallies::default());
+        let vhost = Tallies::of(&whole);
+
+        vhost.published.add(&delta(3), 1);
+        vhost.queues[1].add(&delta(4), 1);
+        drop(vhost);
+
+        assert_eq!(whole.figures(1).count(Count::Publish), 7);
+    }
+}
