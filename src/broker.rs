@@ -396,8 +396,8 @@ impl Broker {
     fn seed(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let mut news = Vec::new();
         let is_new = self.vhosts.is_empty() && self.users_mut().is_empty();
-        let first = is_new.then(Seed::first);
-        for seed in first.iter().chain([&self.config.seed]) {
+        let first = is_new.then_some(&self.config.first);
+        for seed in first.into_iter().chain([&self.config.seed]) {
             self.seed_with(seed, &mut news)?;
         }
         if news.is_empty() {

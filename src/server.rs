@@ -1,11 +1,13 @@
 //! The broker as a server: opens the store, listens, serves until it is asked to stop.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use amqp::{Exception, ReplyCode};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
@@ -23,7 +25,7 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// A broker that has its data and its port and is about to serve.
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     http: Option<TcpListener>,
     broker: Arc<Broker>,
     siren: Siren,
@@ -38,22 +40,26 @@ impl Server {
     /// # Errors
     /// What stands in the way, with the next step.
     pub async fn start(config: Config, options: store::Options, clock: Clock) -> Result<Server, StartError> {
-        let listener = bind(config.listen, "--listen").await?;
+        let mut listeners = Vec::new();
+        for &address in &config.listen {
+            listeners.push(listen(address, "--listen").await?);
+        }
         let http = match config.http {
-            Some(address) => Some(bind(address, "--http").await?),
+            Some(address) => Some(listen(address, "--http").await?),
             None => None,
         };
         let (broker, siren) =
             tokio::task::spawn_blocking(move || Broker::open(config, options, clock)).await??;
-        Ok(Server { listener, http, broker, siren })
+        Ok(Server { listeners, http, broker, siren })
     }
 
-    /// Where it listens.
+    /// Where it listens first.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's, or that it does not listen at all.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        let first = self.listeners.first().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+        first.local_addr()
     }
 
     /// Where the HTTP API is, if anywhere.
@@ -72,7 +78,7 @@ impl Server {
     /// # Errors
     /// If not everything could be written.
     pub async fn run(self, mut shutdown: Shutdown) -> Result<(), store::Error> {
-        let Server { listener, http, broker, siren } = self;
+        let Server { listeners, http, broker, siren } = self;
         let mut connections = JoinSet::new();
         let disk_free_bytes_min = broker.config.disk_free_bytes_min;
         let watching =
@@ -83,7 +89,7 @@ impl Server {
         let timing = broker.keep_time();
         let tidying = broker.keep_memory();
         tokio::pin!(watching, timing, tidying);
-        info!(address = %broker.config.listen, "Server startup complete");
+        info!(addresses = ?broker.config.listen, "Server startup complete");
         loop {
             tokio::select! {
                 () = shutdown.asked() => break,
@@ -95,7 +101,7 @@ impl Server {
                         error!(%panic, "a connection's task has panicked; please report this");
                     }
                 }
-                accepted = listener.accept() => match accepted {
+                accepted = accept(&listeners) => match accepted {
                     Ok((stream, peer)) => {
                         connections.spawn(connection::serve(stream, peer, broker.clone()));
                     }
@@ -108,7 +114,7 @@ impl Server {
             }
         }
         info!(connections = broker.roster.len(), "stopping");
-        drop(listener);
+        drop(listeners);
         http.into_iter().for_each(|http| http.abort());
         let text = "broker forced connection closure with reason 'shutdown'";
         broker.roster.close_all(&Exception::new(ReplyCode::ConnectionForced, text));
@@ -128,9 +134,17 @@ impl Server {
 }
 
 /// Opens a port that one can choose with a flag.
-async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, StartError> {
-    let listener = TcpListener::bind(address).await.map_err(|e| {
+async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|e| {
         format!("cannot listen on {address}: {e}; is another broker running? ({flag} takes another address)")
-    })?;
-    Ok(listener)
+    })
+}
+
+/// The next connection of any listener.
+async fn accept(listeners: &[TcpListener]) -> std::io::Result<(TcpStream, SocketAddr)> {
+    poll_fn(|context| {
+        let mut accepted = listeners.iter().map(|listener| listener.poll_accept(context));
+        accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
+    })
+    .await
 }

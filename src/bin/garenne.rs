@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use garenne::clock::Clock;
-use garenne::config::Config;
+use garenne::config::{Config, parse_address_or_none};
 use garenne::server::Server;
 use garenne::shutdown;
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,13 +31,17 @@ struct Arguments {
     #[arg(long, value_name = "DIR", env = "GARENNE_DATA_DIR")]
     data_dir: Option<PathBuf>,
 
-    /// Where clients connect.
-    #[arg(long, value_name = "ADDRESS:PORT", env = "GARENNE_LISTEN")]
-    listen: Option<SocketAddr>,
+    /// Where clients connect; several with commas, or the flag again.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "GARENNE_LISTEN", value_delimiter = ',')]
+    listen: Vec<SocketAddr>,
 
-    /// Where the HTTP API is; `none` for nowhere.
-    #[arg(long, value_name = "ADDRESS:PORT", env = "GARENNE_HTTP", value_parser = address_or_none)]
-    http: Option<AddressOrNone>,
+    /// Where the HTTP API listens; none turns it off.
+    #[arg(long, value_name = "ADDRESS:PORT|none", env = "GARENNE_HTTP")]
+    http: Option<String>,
+
+    /// Where metrics are scraped; none turns it off.
+    #[arg(long, value_name = "ADDRESS:PORT|none", env = "GARENNE_METRICS")]
+    metrics: Option<String>,
 
     /// A configuration file (TOML; docs/configuration.md).
     #[arg(long, value_name = "FILE", env = "GARENNE_CONFIG")]
@@ -61,23 +65,17 @@ impl Arguments {
             None => Config::default(),
         };
         config.data_dir = self.data_dir.unwrap_or(config.data_dir);
-        config.listen = self.listen.unwrap_or(config.listen);
-        config.http = self.http.map_or(config.http, |http| http.0);
+        if !self.listen.is_empty() {
+            config.listen = self.listen;
+        }
+        let address_or_none = |flag: &str, text: Option<String>, default| match text {
+            Some(text) => parse_address_or_none(&text).map_err(|e| format!("{flag}: {e}")),
+            None => Ok(default),
+        };
+        config.http = address_or_none("--http", self.http, config.http)?;
+        config.metrics = address_or_none("--metrics", self.metrics, config.metrics)?;
         config.log = self.log.unwrap_or(config.log);
         Ok(config)
-    }
-}
-
-/// An address, or `none`.
-#[derive(Clone, Copy)]
-struct AddressOrNone(Option<SocketAddr>);
-
-fn address_or_none(text: &str) -> Result<AddressOrNone, String> {
-    match text {
-        "none" => Ok(AddressOrNone(None)),
-        _ => text.parse().map(|address| AddressOrNone(Some(address))).map_err(|_| {
-            format!("'{text}' is no address with a port such as 127.0.0.1:15672, and not 'none'")
-        }),
     }
 }
 

@@ -247,7 +247,7 @@ fn start(broker: &Broker) -> connection::AMQPMethod {
     let said = &broker.config.server_properties;
     let properties = Table::from_iter([
         ("capabilities", Value::Table(capabilities)),
-        ("cluster_name", Value::text(cluster_name())),
+        ("cluster_name", Value::text(broker.config.cluster_name())),
         ("copyright", Value::text("Copyright (c) 2026 the Garenne authors")),
         ("information", Value::text("Licensed under MIT or Apache-2.0")),
         ("platform", Value::text(concat!("Rust ", env!("CARGO_PKG_RUST_VERSION")))),
@@ -261,13 +261,6 @@ fn start(broker: &Broker) -> connection::AMQPMethod {
         mechanisms: LongString::from(sasl::MECHANISMS),
         locales: LongString::from("en_US"),
     })
-}
-
-/// `rabbit@host`, which tools of the RabbitMQ world build by themselves.
-fn cluster_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim().split('.').next().unwrap_or_default().to_string();
-    format!("rabbit@{}", if host.is_empty() { "localhost" } else { &host })
 }
 
 async fn authenticate(

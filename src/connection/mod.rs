@@ -96,7 +96,7 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, broker: Arc<Broker>)
     let guest = Arc::new(Guest {
         id,
         peer,
-        local: stream.local_addr().unwrap_or(broker.config.listen),
+        local: stream.local_addr().unwrap_or(peer),
         user: agreed.caller.user.name.clone(),
         vhost: agreed.vhost.name().clone(),
         client_properties: agreed.client_properties.clone(),

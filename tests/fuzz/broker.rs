@@ -59,7 +59,7 @@ impl Broker {
             std::env::var("GARENNE_FUZZ_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_garenne").into());
         let log = std::env::var("GARENNE_FUZZ_LOG").unwrap_or_else(|_| "info".into());
         let mut child = Command::new(&binary)
-            .args(["--listen", &port.to_string(), "--http", "none", "--log", &log])
+            .args(["--listen", &port.to_string(), "--log", &log, "--http", "none", "--metrics", "none"])
             .arg("--data-dir")
             .arg(dir.join("data"))
             .arg("--config")

@@ -34,8 +34,9 @@ impl Broker {
     pub fn start(memory_bytes: Option<usize>) -> Result<Broker, String> {
         let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
         let mut config = Config {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             http: None,
+            metrics: None,
             data_dir: dir.path().join("data"),
             disk_free_bytes_min: 0,
             // Nobody pulls the plug: a confirm need not wait for the disk.

@@ -53,8 +53,9 @@ impl Broker {
     fn with_both(change: impl FnOnce(&mut Config), options: store::Options) -> Broker {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut config = Config {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             http: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            metrics: None,
             data_dir: dir.path().join("data"),
             disk_free_bytes_min: 0,
             ..Config::default()

@@ -172,7 +172,7 @@ impl Drop for Process {
 fn command(data_dir: &Path, address: SocketAddr) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_garenne"));
     command.arg("--data-dir").arg(data_dir).arg("--listen").arg(address.to_string());
-    command.args(["--http", "none"]);
+    command.args(["--http", "none", "--metrics", "none"]);
     for name in ["GARENNE_CONFIG", "GARENNE_LOG", "GARENNE_DATA_DIR", "GARENNE_LISTEN"] {
         command.env_remove(name);
     }

@@ -1,6 +1,10 @@
 //! What can be configured. Each key has a default, a place in the TOML file and, where an operator
 //! reaches for it often, a flag and an environment variable (`garenne --help`).
 
+mod seed;
+mod tls;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +12,12 @@ use amqp::limits;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use store::SyncMode;
+
+pub use seed::{
+    DefaultLimits, DefaultPolicy, DefaultUser, PermissionSeed, Seed, TopicPermissionSeed, UserSeed,
+    VhostDefaults, VhostSeed,
+};
+pub use tls::{Certificate, LoginFrom, SanType, Tls, TlsVersion};
 
 /// The log's records hold less than 1 GiB.
 const MESSAGE_BYTES_LIMIT: u64 = 512 * 1024 * 1024;
@@ -18,12 +28,73 @@ const MESSAGE_BYTES_LIMIT: u64 = 512 * 1024 * 1024;
 pub struct Config {
     /// Where everything is kept.
     pub data_dir: PathBuf,
-    /// Where clients connect.
-    pub listen: SocketAddr,
-    /// Where the HTTP API is; nowhere if it is empty.
+    /// Where clients connect: one address or several.
+    #[serde(deserialize_with = "one_or_many")]
+    pub listen: Vec<SocketAddr>,
+    /// Where clients connect with TLS.
+    #[serde(deserialize_with = "one_or_many")]
+    pub listen_tls: Vec<SocketAddr>,
+    /// The certificate of `listen_tls`, and of `https` and `metrics_https` if they have none of their own.
+    pub tls: Option<Tls>,
+    /// Connections begin with a PROXY header (version 1 or 2) that says where the client is.
+    pub proxy_protocol: bool,
+    /// Where the HTTP API listens; none turns it off.
+    #[serde(deserialize_with = "address_or_none")]
     pub http: Option<SocketAddr>,
+    /// Where the HTTP API listens with TLS.
+    #[serde(deserialize_with = "address_or_none")]
+    pub https: Option<SocketAddr>,
+    /// The certificate of `https`, if not that of `tls`.
+    pub https_tls: Option<Tls>,
+    /// What stands before `/api` in the HTTP API's paths, such as `/rabbit`.
+    pub http_path_prefix: String,
+    /// Where metrics are scraped; none turns it off.
+    #[serde(deserialize_with = "address_or_none")]
+    pub metrics: Option<SocketAddr>,
+    /// Where metrics are scraped with TLS.
+    #[serde(deserialize_with = "address_or_none")]
+    pub metrics_https: Option<SocketAddr>,
+    /// The certificate of `metrics_https`, if not that of `tls`.
+    pub metrics_tls: Option<Tls>,
+    /// The path of the metrics.
+    pub metrics_path: String,
+    /// `/metrics` tells of each queue and connection, as `/metrics/per-object` does.
+    pub metrics_per_object: bool,
+    /// Whoever scrapes metrics has to log in.
+    pub metrics_authentication: bool,
+    /// What this broker is called: `rabbit@` and the host's short name.
+    pub node_name: String,
+    /// What the cluster is called, if not as the node.
+    pub cluster_name: Option<String>,
+    /// Tags of the cluster, shown in the HTTP API.
+    pub cluster_tags: BTreeMap<String, String>,
+    /// Tags of the node, shown in the HTTP API.
+    pub node_tags: BTreeMap<String, String>,
+    /// Definitions that are imported at the start: files, or directories of `*.json`.
+    #[serde(deserialize_with = "one_or_many")]
+    pub load_definitions: Vec<PathBuf>,
+    /// Users that may log in from this machine only.
+    pub loopback_users: Vec<String>,
+    /// How a client may say who it is: `PLAIN`, `AMQPLAIN`, and `EXTERNAL` by its certificate.
+    pub auth_mechanisms: Vec<String>,
+    /// How many connections the broker takes.
+    pub connection_max: Option<u32>,
+    /// How many channels all connections may have together.
+    pub channel_max_per_node: Option<u32>,
+    /// How many consumers a channel may have.
+    pub consumer_max_per_channel: Option<u32>,
+    /// How many vhosts there may be.
+    pub vhost_max: Option<u32>,
+    /// The type of queues that are declared without `x-queue-type`, in vhosts that do not say it.
+    pub default_queue_type: Option<String>,
+    /// How long a consumer may keep a message unacknowledged, in milliseconds, if its queue does not say it.
+    pub consumer_timeout_ms: Option<u64>,
     /// What is logged: `error`, `warn`, `info`, `debug`, or a filter such as `info,garenne=debug`.
     pub log: String,
+    /// How it is written: for people or for programs.
+    pub log_format: LogFormat,
+    /// The file it is appended to; the standard output if there is none.
+    pub log_file: Option<PathBuf>,
     /// The heartbeat proposed to clients, in seconds; 0 turns it off.
     pub heartbeat_secs: u16,
     /// The largest frame proposed to clients, in octets; at least 4096.
@@ -57,9 +128,24 @@ pub struct Config {
     pub transient_memory_bytes_max: Option<usize>,
     /// What the broker says of itself.
     pub server_properties: ServerProperties,
+    /// What a new data directory starts with.
+    pub first: Seed,
+    /// What every new vhost starts with.
+    pub vhost_defaults: VhostDefaults,
     /// Users, vhosts and permissions to be there after the start.
     #[serde(flatten)]
     pub seed: Seed,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
 }
 
 /// What the broker says of itself to clients.
@@ -72,105 +158,40 @@ pub struct ServerProperties {
     pub version: String,
 }
 
-/// Users, vhosts and permissions that are made at the start, so far as they are not there.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Seed {
-    /// Vhosts.
-    pub vhosts: Vec<VhostSeed>,
-    /// Users; one that is there with another password or other tags is changed.
-    pub users: Vec<UserSeed>,
-    /// Permissions of users in vhosts.
-    pub permissions: Vec<PermissionSeed>,
-    /// Permissions of users on the keys of topic exchanges.
-    pub topic_permissions: Vec<TopicPermissionSeed>,
-    /// Policies: `vhost`, `name`, `pattern`, `apply-to`, `priority`, `definition`, `operator`.
-    pub policies: Vec<serde_json::Value>,
-}
-
-/// A vhost to be there.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VhostSeed {
-    /// Its name.
-    pub name: String,
-}
-
-/// A user to be there.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UserSeed {
-    /// Its name.
-    pub name: String,
-    /// Its password in clear; a hash of it is kept.
-    pub password: String,
-    /// Its tags.
-    #[serde(default)]
-    pub tags: Vec<String>,
-}
-
-/// Permissions to be there: regular expressions over names.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PermissionSeed {
-    /// Whose.
-    pub user: String,
-    /// Where.
-    pub vhost: String,
-    /// What it may declare and delete.
-    pub configure: String,
-    /// What it may publish and bind to.
-    pub write: String,
-    /// What it may consume and bind from.
-    pub read: String,
-}
-
-/// Permissions on routing keys to be there: regular expressions over keys.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TopicPermissionSeed {
-    /// Whose.
-    pub user: String,
-    /// Where.
-    pub vhost: String,
-    /// On which topic exchange.
-    pub exchange: String,
-    /// Keys it may publish with.
-    pub write: String,
-    /// Keys it may bind with.
-    pub read: String,
-}
-
-impl Seed {
-    /// What a new data directory starts with: vhost `/`, and guest, who may do everything there.
-    pub fn first() -> Seed {
-        let all = || ".*".to_string();
-        Seed {
-            vhosts: vec![VhostSeed { name: "/".into() }],
-            users: vec![UserSeed {
-                name: "guest".into(),
-                password: "guest".into(),
-                tags: vec!["administrator".into()],
-            }],
-            permissions: vec![PermissionSeed {
-                user: "guest".into(),
-                vhost: "/".into(),
-                configure: all(),
-                write: all(),
-                read: all(),
-            }],
-            ..Seed::default()
-        }
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
         Config {
             data_dir: "garenne-data".into(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 5672)),
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 5672))],
+            listen_tls: Vec::new(),
+            tls: None,
+            proxy_protocol: false,
             http: Some(SocketAddr::from(([127, 0, 0, 1], 15672))),
+            https: None,
+            https_tls: None,
+            http_path_prefix: String::new(),
+            metrics: Some(SocketAddr::from(([127, 0, 0, 1], 15692))),
+            metrics_https: None,
+            metrics_tls: None,
+            metrics_path: "/metrics".into(),
+            metrics_per_object: false,
+            metrics_authentication: false,
+            node_name: node_name(),
+            cluster_name: None,
+            cluster_tags: BTreeMap::new(),
+            node_tags: BTreeMap::new(),
+            load_definitions: Vec::new(),
+            loopback_users: vec!["guest".into()],
+            auth_mechanisms: vec!["PLAIN".into(), "AMQPLAIN".into()],
+            connection_max: None,
+            channel_max_per_node: None,
+            consumer_max_per_channel: None,
+            vhost_max: None,
+            default_queue_type: None,
+            consumer_timeout_ms: None,
             log: "info".into(),
+            log_format: LogFormat::Text,
+            log_file: None,
             heartbeat_secs: limits::HEARTBEAT_SECS,
             frame_bytes_max: limits::FRAME_BYTES_MAX,
             channel_max: limits::CHANNEL_MAX,
@@ -185,6 +206,8 @@ impl Default for Config {
             message_memory_bytes_max: 12 * 1024 * 1024,
             transient_memory_bytes_max: None,
             server_properties: ServerProperties::default(),
+            first: Seed::first(),
+            vhost_defaults: VhostDefaults::default(),
             seed: Seed::default(),
         }
     }
@@ -195,6 +218,45 @@ fn sync<'de, D: Deserializer<'de>>(text: D) -> Result<SyncMode, D::Error> {
     text.parse().map_err(|error| D::Error::custom(format!("sync is '{text}', {error}")))
 }
 
+/// `rabbit@host`, which tools of the RabbitMQ world build by themselves.
+fn node_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim().split('.').next().unwrap_or_default().to_string();
+    format!("rabbit@{}", if host.is_empty() { "localhost" } else { &host })
+}
+
+/// A value, or a list of such.
+fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Vec<T>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany<T> {
+        One(T),
+        Many(Vec<T>),
+    }
+    match OneOrMany::deserialize(value) {
+        Ok(OneOrMany::One(one)) => Ok(vec![one]),
+        Ok(OneOrMany::Many(many)) => Ok(many),
+        Err(_) => Err(D::Error::custom("it must be one text or a list of such; an address is ADDRESS:PORT")),
+    }
+}
+
+/// `ADDRESS:PORT` or `none`.
+fn address_or_none<'de, D: Deserializer<'de>>(text: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(text)?;
+    parse_address_or_none(&text).map_err(D::Error::custom)
+}
+
+/// Reads `ADDRESS:PORT` or `none`, as flags and files have it.
+///
+/// # Errors
+/// What it is instead.
+pub fn parse_address_or_none(text: &str) -> Result<Option<SocketAddr>, String> {
+    match text {
+        "none" => Ok(None),
+        _ => text.parse().map(Some).map_err(|_| format!("'{text}' is neither ADDRESS:PORT nor none")),
+    }
+}
+
 impl Default for ServerProperties {
     fn default() -> Self {
         ServerProperties { product: "Garenne".into(), version: env!("CARGO_PKG_VERSION").into() }
@@ -202,6 +264,11 @@ impl Default for ServerProperties {
 }
 
 impl Config {
+    /// What the cluster is called.
+    pub fn cluster_name(&self) -> &str {
+        self.cluster_name.as_deref().unwrap_or(&self.node_name)
+    }
+
     /// Reads a TOML file.
     ///
     /// # Errors
@@ -249,7 +316,7 @@ mod tests {
     fn an_empty_file_is_the_default() {
         let config = parse("").unwrap();
 
-        assert_eq!(config.listen.port(), 5672);
+        assert_eq!(config.listen[0].port(), 5672);
         assert_eq!(config.frame_bytes_max, 131_072);
         assert!(config.seed.users.is_empty());
     }
