@@ -44,6 +44,11 @@ impl Alarm {
         self.0.borrow().iter().any(Option::is_some)
     }
 
+    /// Whether this is a reason to hold them back.
+    pub fn has(&self, cause: Cause) -> bool {
+        self.0.borrow()[cause as usize].is_some()
+    }
+
     /// Why, with the figures.
     pub fn reason(&self) -> String {
         let reasons = self.0.borrow();

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -20,6 +20,7 @@ use crate::config::{Config, Seed};
 use crate::delivery::ConsumerId;
 use crate::error::Error;
 use crate::memory::Memory;
+use crate::node::{Expiry, Listener, Uptime};
 use crate::queue::{self, DeleteIf, Departed, Surroundings, Tick};
 use crate::roster::Roster;
 use crate::tally::{Sizes, Tallies, WholeTallies};
@@ -43,6 +44,15 @@ struct Porter {
     batch: queue::Batch,
 }
 
+/// How to find out which certificates are in use.
+struct Certificates(Box<dyn Fn() -> Vec<Expiry> + Send + Sync>);
+
+impl std::fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", (self.0)())
+    }
+}
+
 /// A running broker. Everything in it is shared by all connections.
 #[derive(Debug)]
 pub struct Broker {
@@ -59,6 +69,10 @@ pub struct Broker {
     departed: tokio::sync::Mutex<mpsc::UnboundedReceiver<Departed>>,
     alarm: Alarm,
     budget: Budget,
+    /// How long it has been there.
+    pub uptime: Uptime,
+    listeners: OnceLock<Vec<Listener>>,
+    certificates: OnceLock<Certificates>,
     /// What is counted of all messages.
     pub tallies: Arc<WholeTallies>,
     /// How large publishes are.
@@ -125,6 +139,9 @@ impl Broker {
                 tallies: Arc::default(),
                 churn,
             },
+            uptime: Uptime::begin(),
+            listeners: OnceLock::new(),
+            certificates: OnceLock::new(),
             tallies: Arc::default(),
             sizes: Sizes::default(),
             departed: tokio::sync::Mutex::new(departed),
@@ -147,6 +164,33 @@ impl Broker {
     /// What time it is.
     pub fn clock(&self) -> &Clock {
         &self.surroundings.clock
+    }
+
+    /// Where it listens; nothing before the server does.
+    pub fn listeners(&self) -> &[Listener] {
+        self.listeners.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Notes where it listens, once.
+    pub fn set_listeners(&self, listeners: Vec<Listener>) {
+        // Only the server calls this, before it serves.
+        let _ = self.listeners.set(listeners);
+    }
+
+    /// The certificates in use.
+    pub fn certificates(&self) -> Vec<Expiry> {
+        self.certificates.get().map_or_else(Vec::new, |certificates| (certificates.0)())
+    }
+
+    /// Says, once, how to find out which certificates are in use: they may be read again at any time.
+    pub fn set_certificates(&self, look: impl Fn() -> Vec<Expiry> + Send + Sync + 'static) {
+        // Only the server calls this, before it serves.
+        let _ = self.certificates.set(Certificates(Box::new(look)));
+    }
+
+    /// What the cluster is called.
+    pub fn cluster_name(&self) -> &str {
+        self.config.cluster_name()
     }
 
     /// Whether publishers are to be held back.

@@ -29,6 +29,7 @@ pub mod config;
 pub mod error;
 pub mod json;
 pub mod memory;
+pub mod node;
 pub mod parts;
 pub mod roster;
 pub mod shutdown;

@@ -49,6 +49,11 @@ impl Memory {
         }
     }
 
+    /// What the queues use, in octets.
+    pub fn used_bytes(&self) -> usize {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
     /// Whether the queues use more than they may.
     pub fn is_short(&self) -> bool {
         self.used_bytes.load(Ordering::Relaxed) > self.bytes_max

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::connection;
 use crate::http;
+use crate::node::Listener;
 use crate::shutdown::Shutdown;
 
 /// How long connections may take to say goodbye when the broker stops.
@@ -80,6 +81,7 @@ impl Server {
     pub async fn run(self, mut shutdown: Shutdown) -> Result<(), store::Error> {
         let Server { listeners, http, broker, siren } = self;
         let mut connections = JoinSet::new();
+        broker.set_listeners(addresses(&listeners, http.as_ref()));
         let disk_free_bytes_min = broker.config.disk_free_bytes_min;
         let watching =
             siren.watch(&broker.config.data_dir, disk_free_bytes_min, || broker.budget().shortage());
@@ -147,4 +149,14 @@ async fn accept(listeners: &[TcpListener]) -> std::io::Result<(TcpStream, Socket
         accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
     })
     .await
+}
+
+/// Where everything listens.
+fn addresses(amqp: &[TcpListener], http: Option<&TcpListener>) -> Vec<Listener> {
+    let amqp = amqp.iter().map(|listener| ("amqp", listener));
+    let http = http.into_iter().map(|listener| ("http", listener));
+    let address = |(protocol, listener): (&'static str, &TcpListener)| {
+        Some(Listener { protocol, address: listener.local_addr().ok()? })
+    };
+    amqp.chain(http).filter_map(address).collect()
 }

@@ -145,6 +145,11 @@ impl Rated {
         (self.base, self.base_at_ms) = (self.counts, now_ms);
     }
 
+    /// When something was last counted, in milliseconds since 1970.
+    pub fn added_at_ms(&self) -> u64 {
+        self.added_at_ms
+    }
+
     /// What it says now.
     pub fn figures(&self, now_ms: u64) -> Figures {
         let elapsed_ms = now_ms.saturating_sub(self.base_at_ms);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use amqp::method::{self, Cold, basic};
-use amqp::{Exception, Header, Properties, ReplyCode, Value, frame, table};
+use amqp::{Exception, Header, Properties, ReplyCode, frame, table};
 use bytes::Bytes;
 use exchanges::Matches;
 use store::{Ticket, Urgency};
@@ -11,13 +11,13 @@ use store::{Ticket, Urgency};
 use super::assembly::Published;
 use super::roads::Meaning;
 use super::{Channel, Context, Mode};
-use crate::message::{Keys, Message, StoredBy, parse_ttl};
+use crate::message::{Message, StoredBy};
 use crate::outbox::Outbox;
 use crate::parts;
 use crate::queue::{self, OnDuplicate, With};
 use crate::tally::{Count, Delta, Sizes, SizesDelta, Tally};
 use crate::vhost::{
-    BCC, CC, Held, Pending, REPLY_TO, SCHEDULE, Verdict, asks_for_delay, is_reply_name, schedule_id,
+    Asked, BCC, Held, Pending, REPLY_TO, SCHEDULE, Verdict, asks_for_delay, is_reply_name, schedule_id,
 };
 
 /// Publishes of a connection that have been routed and wait to be handed over.
@@ -176,9 +176,8 @@ impl Channel {
         let Ok(read) = Properties::parse(&properties) else {
             return Err(Exception::new(ReplyCode::SyntaxError, "the properties of a message are malformed"));
         };
-        let ttl_ms = check_properties(context, &read)?;
+        let Asked { ttl_ms, copies } = Asked::read(&context.caller.user, &read)?;
         let (persistent, priority) = (read.is_persistent(), read.priority.unwrap_or_default());
-        let copies = read.headers.map_or(Ok(None), copies)?;
         let delay = context.vhost.delay(exchange, &read, context.now_ms)?;
         // A blind copy is for later, too, if the message is.
         let rewritten = self.rewrite(&read, delay.is_some())?;
@@ -454,53 +453,4 @@ fn answer_by_copies(context: &Context<'_>, message: &Message) {
 /// Whether a message is the answer to a direct reply-to, which goes through no queue.
 pub fn is_direct_reply(message: &Message) -> bool {
     message.exchange().is_empty() && is_reply_name(message.routing_key())
-}
-
-/// The keys in `CC` and `BCC`; `None` if there are none.
-fn copies(headers: &[u8]) -> Result<Option<Keys>, Exception> {
-    let mut keys: Vec<Box<[u8]>> = Vec::new();
-    for (name, raw) in table::raw_entries(headers).filter(|(name, _)| *name == CC || *name == BCC) {
-        let malformed = |kind: &str| {
-            let name = String::from_utf8_lossy(name);
-            let text = format!("invalid message: {{unacceptable_type_in_header,\"{name}\",{kind}}}");
-            Exception::new(ReplyCode::PreconditionFailed, text)
-        };
-        match table::decode_value(raw) {
-            Ok(Value::Array(values)) => keys.extend(values.into_iter().filter_map(|value| match value {
-                Value::Bytes(key) => Some(key.into()),
-                _ => None,
-            })),
-            Ok(other) => return Err(malformed(queue::type_name(&other))),
-            Err(_) => return Err(malformed("unknown")),
-        }
-    }
-    Ok((!keys.is_empty()).then(|| keys.into()))
-}
-
-/// Checks what properties may be; the time to live that they ask for.
-fn check_properties(context: &Context<'_>, properties: &Properties<'_>) -> Result<Option<u64>, Exception> {
-    let user = &context.caller.user;
-    if let Some(user_id) = properties.user_id
-        && user_id != user.name.as_bytes()
-        && !user.has_tag("impersonator")
-    {
-        let text = format!(
-            "user_id property set to '{}' but authenticated user was '{}'",
-            String::from_utf8_lossy(user_id),
-            user.name
-        );
-        return Err(Exception::new(ReplyCode::PreconditionFailed, text));
-    }
-    if let Some(mode) = properties.delivery_mode.filter(|mode| !matches!(mode, 1 | 2)) {
-        let text = format!("invalid message: {{delivery_mode_unknown,{mode}}}");
-        return Err(Exception::new(ReplyCode::PreconditionFailed, text));
-    }
-    let Some(expiration) = properties.expiration else { return Ok(None) };
-    match parse_ttl(expiration) {
-        Ok(ttl_ms) => Ok(Some(ttl_ms)),
-        Err(reason) => {
-            let text = format!("invalid expiration '{}': {reason}", String::from_utf8_lossy(expiration));
-            Err(Exception::new(ReplyCode::PreconditionFailed, text))
-        }
-    }
 }

@@ -36,6 +36,7 @@ struct Group {
     consumer: Option<ConsumerId>,
     level: u8,
     count: usize,
+    body_bytes: u64,
     kept: Runs,
     spilled: Runs,
 }
@@ -57,6 +58,7 @@ impl Settlements {
                 consumer: unacked.consumer,
                 level,
                 count: 0,
+                body_bytes: 0,
                 kept: Runs::default(),
                 spilled: Runs::default(),
             });
@@ -64,6 +66,7 @@ impl Settlements {
         });
         let group = &mut self.groups[at];
         group.count += 1;
+        group.body_bytes += unacked.entry.message.parts.body().len() as u64;
         match unacked.entry.stored {
             Stored::No => {}
             Stored::Kept => group.kept.push(unacked.entry.seq),
@@ -91,7 +94,7 @@ impl Settlements {
     /// Tells the queues alone.
     pub fn release(&mut self) {
         for group in self.groups.drain(..) {
-            group.queue.settle(group.consumer, group.count);
+            group.queue.settle(group.consumer, group.count, group.body_bytes);
         }
     }
 }

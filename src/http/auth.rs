@@ -28,7 +28,7 @@ impl Who {
     /// # Errors
     /// `Login`: nobody has.
     pub fn user(&self) -> Result<Arc<User>, Error> {
-        self.0.clone().ok_or(Error::Login)
+        self.0.clone().ok_or(Error::Nobody)
     }
 
     fn has(&self, tags: &[&str]) -> bool {

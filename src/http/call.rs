@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use serde_json::{Map, Value as Json};
 
 use super::auth::{self, Who};
 use super::error::Error;
 use crate::broker::Broker;
 use crate::delivery::ConnectionId;
+use crate::json;
 use crate::vhost::{Caller, Vhost};
 
 /// The connection of those who have none.
@@ -27,6 +29,7 @@ pub struct Call {
     pub peer: SocketAddr,
     params: Vec<(String, String)>,
     query: Vec<(String, String)>,
+    headers: HeaderMap,
     body: Bytes,
 }
 
@@ -51,7 +54,7 @@ impl Call {
                 "Exceeded HTTP request body size limit of {body_bytes_max} octets, or it broke off"
             ))
         })?;
-        Ok(Call { broker: broker.clone(), who, peer, params, query, body })
+        Ok(Call { broker: broker.clone(), who, peer, params, query, headers: head.headers, body })
     }
 
     /// A name of the path.
@@ -86,7 +89,7 @@ impl Call {
     ///
     /// # Errors
     /// `BadRequest` naming it.
-    pub fn number(&self, name: &str) -> Result<Option<usize>, Error> {
+    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Error> {
         let Some(text) = self.query(name).filter(|text| !text.is_empty()) else { return Ok(None) };
         let number = text
             .parse()
@@ -99,7 +102,7 @@ impl Call {
     /// # Errors
     /// `NotFound`.
     pub fn vhost(&self) -> Result<Arc<Vhost>, Error> {
-        Ok(self.broker.vhost(self.param("vhost"))?)
+        self.broker.vhost(self.param("vhost")).map_err(|_| Error::NotFound)
     }
 
     /// The vhosts that are meant: that of the path, or all that the user may see.
@@ -143,8 +146,12 @@ impl Call {
         }
         match serde_json::from_slice(&self.body) {
             Ok(Json::Object(object)) => Ok(object),
-            // What RabbitMQ says of it.
-            Ok(_) => Err(Error::BadRequest("not_json: the body must be an object".into())),
+            // RabbitMQ's words.
+            Ok(Json::String(_)) => Err(Error::BadRequest(
+                "invalid payload: the request body JSON-decoded to a string. Is the input doubly-JSON-encoded?"
+                    .into(),
+            )),
+            Ok(_) => Err(Error::BadRequest("not_json".into())),
             Err(error) => Err(Error::BadRequest(format!("not_json: {error}"))),
         }
     }
@@ -154,11 +161,85 @@ impl Call {
         &self.body
     }
 
+    /// What the node is called.
+    pub fn node(&self) -> &str {
+        &self.broker.config.node_name
+    }
+
+    /// A header of the request.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
     /// Waits until everything that was changed so far is on the disk.
     ///
     /// # Errors
     /// `Internal`: it cannot be.
     pub fn settle(&self) -> Result<(), Error> {
         Ok(self.broker.store().append_and_wait(Vec::new())?)
+    }
+
+    /// Who asks, with the rights in the vhost of the path, which is there.
+    ///
+    /// # Errors
+    /// `NotAuthorised`, `NotFound`.
+    pub fn caller_here(&self) -> Result<(Arc<Vhost>, Caller), Error> {
+        let vhost = self.vhost()?;
+        let caller = self.caller(vhost.name())?;
+        Ok((vhost, caller))
+    }
+}
+
+/// A field of a body that is a flag: RabbitMQ takes texts for it, too.
+///
+/// # Errors
+/// `BadRequest` naming what it is.
+pub fn flag(body: &Map<String, Json>, name: &str) -> Result<Option<bool>, Error> {
+    match body.get(name) {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::Bool(flag)) => Ok(Some(*flag)),
+        Some(Json::String(text)) if text == "true" => Ok(Some(true)),
+        Some(Json::String(text)) if text == "false" => Ok(Some(false)),
+        Some(other) => Err(Error::Bad(serde_json::json!(["not_boolean", other]))),
+    }
+}
+
+/// A field of a body that is a text.
+///
+/// # Errors
+/// `BadRequest` naming it.
+pub fn text<'a>(body: &'a Map<String, Json>, name: &str) -> Result<Option<&'a str>, Error> {
+    match body.get(name) {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::String(text)) => Ok(Some(text)),
+        Some(other) => Err(Error::BadRequest(format!("{name} is {other}, and must be a string"))),
+    }
+}
+
+/// A field of a body that is a whole number, or the digits of one.
+///
+/// # Errors
+/// `BadRequest` naming what it is.
+pub fn integer(body: &Map<String, Json>, name: &str) -> Result<Option<i64>, Error> {
+    match body.get(name) {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::Number(number)) if number.as_i64().is_some() => Ok(number.as_i64()),
+        Some(Json::String(text)) if text.parse::<i64>().is_ok() => Ok(text.parse().ok()),
+        Some(other) => Err(Error::Bad(serde_json::json!(["not_integer", other]))),
+    }
+}
+
+/// A field of a body that is a table; `[]` is an empty one, as Erlang has it.
+///
+/// # Errors
+/// `BadRequest` naming what is wrong in it.
+pub fn table(body: &Map<String, Json>, name: &str) -> Result<amqp::Table, Error> {
+    match body.get(name) {
+        None | Some(Json::Null) => Ok(amqp::Table::new()),
+        Some(Json::Array(items)) if items.is_empty() => Ok(amqp::Table::new()),
+        Some(Json::Object(map)) => {
+            json::json_to_table(map).map_err(|reason| Error::BadRequest(format!("{name}: {reason}")))
+        }
+        Some(other) => Err(Error::BadRequest(format!("{name} is {other}, and must be an object"))),
     }
 }

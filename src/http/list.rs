@@ -52,8 +52,9 @@ pub fn all<T: Item>(call: &Call, mut items: Vec<T>) -> Result<Answer, Error> {
         && window.is_empty()
         && page.number > 1
     {
-        let text = format!("page {} of {} is out of range", page.number, page.count(filtered));
-        return Err(Error::BadRequest(text));
+        let (number, size) = (page.number, page.size);
+        let text = format!("Page out of range, page: {number} page size: {size}, len: {filtered}");
+        return Err(Error::Wrong("page_out_of_range", text));
     }
     order(call, &mut items, window.clone())?;
     items.truncate(window.end);
@@ -70,7 +71,6 @@ pub fn all<T: Item>(call: &Call, mut items: Vec<T>) -> Result<Answer, Error> {
         "page_size": page.size,
         "total_count": total,
     });
-    // RabbitMQ's answer without a page of its own is a page of them all.
     Ok(Answer::List { items, around: Some(around) })
 }
 
@@ -138,18 +138,20 @@ struct Page {
 
 impl Page {
     fn read(call: &Call) -> Result<Option<Page>, Error> {
-        let (number, size) = (call.number("page")?, call.number("page_size")?);
-        let Some(number) = number else { return Ok(None) };
-        let size = size.unwrap_or(PAGE_SIZE);
-        if number < 1 {
-            return Err(Error::BadRequest(format!("page is {number}, and must be 1 or more")));
+        let invalid = || Error::BadRequest("Pagination parameters are invalid".into());
+        let number = |name| match call.query(name).filter(|text| !text.is_empty()) {
+            None => Ok(None),
+            Some(text) => text.parse::<i64>().map(Some).map_err(|_| invalid()),
+        };
+        let (page, size) = (number("page")?, number("page_size")?);
+        let Some(page) = page else { return Ok(None) };
+        let is_page = page >= 1 && size.is_none_or(|size| (1..=PAGE_SIZE_MAX as i64).contains(&size));
+        if !is_page {
+            let size = size.map_or("undefined".into(), |size| size.to_string());
+            let text = format!("Invalid pagination parameters: page number {page}, page size {size}");
+            return Err(Error::Wrong("invalid_pagination_parameters", text));
         }
-        if !(1..=PAGE_SIZE_MAX).contains(&size) {
-            return Err(Error::BadRequest(format!(
-                "page_size is {size}, and must be between 1 and {PAGE_SIZE_MAX}"
-            )));
-        }
-        Ok(Some(Page { number, size }))
+        Ok(Some(Page { number: page as usize, size: size.map_or(PAGE_SIZE, |size| size as usize) }))
     }
 
     fn window(&self, total: usize) -> std::ops::Range<usize> {
@@ -171,13 +173,15 @@ enum Filter {
 impl Filter {
     fn read(call: &Call) -> Result<Option<Filter>, Error> {
         let Some(name) = call.query("name").filter(|name| !name.is_empty()) else { return Ok(None) };
+        if call.query("page").is_none() {
+            // Only pages are filtered, as in RabbitMQ.
+            return Ok(None);
+        }
         if !call.is_true("use_regex") {
             return Ok(Some(Filter::Contains(name.to_lowercase())));
         }
         let regex = RegexBuilder::new(&format!("(?i){name}")).backtrack_limit(REGEX_STEPS_MAX).build();
-        let regex = regex.map_err(|error| {
-            Error::BadRequest(format!("name is '{name}', which is no regular expression: {error}"))
-        })?;
+        let regex = regex.map_err(|_| Error::BadRequest("Pagination parameters are invalid".into()))?;
         Ok(Some(Filter::Fits(Box::new(regex))))
     }
 

@@ -13,7 +13,18 @@ mod openapi;
 mod route;
 mod sheet;
 
+mod bindings;
+mod channels;
+mod connections;
+mod consumers;
+mod exchanges;
+mod features;
+mod health;
+mod messages;
+mod nodes;
 mod overview;
+mod queues;
+mod stats;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,7 +58,21 @@ struct Context {
 
 /// All routes, resource by resource.
 fn routes() -> Vec<Route> {
-    [overview::routes(), openapi::routes()].concat()
+    [
+        overview::routes(),
+        nodes::routes(),
+        health::routes(),
+        features::routes(),
+        connections::routes(),
+        channels::routes(),
+        consumers::routes(),
+        exchanges::routes(),
+        queues::routes(),
+        bindings::routes(),
+        messages::routes(),
+        openapi::routes(),
+    ]
+    .concat()
 }
 
 /// Serves the API until the caller stops polling.

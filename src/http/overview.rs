@@ -1,16 +1,25 @@
 //! The broker as a whole: `/overview`, who one is, and small facts that tools ask for first.
 
-use serde_json::json;
+use serde_json::{Map, Value as Json, json};
 
 use super::answer::Answer;
 use super::call::Call;
 use super::error::Error;
+use super::nodes;
 use super::route::{Right, Route};
+use super::stats::{self, PUBLISHED, TAKEN};
+use crate::node::COMPATIBLE;
+use crate::roster::Churn;
+use crate::tally::Figures;
+use crate::vhost::Vhost;
 
 pub fn routes() -> Vec<Route> {
     vec![
+        Route::get("/overview", Right::Any, "The broker as a whole", overview),
         Route::get("/whoami", Right::Any, "Who one is, and with which tags", whoami),
         Route::get("/version", Right::Any, "The version", version),
+        Route::get("/extensions", Right::Any, "Plugins of the management UI: none", extensions),
+        Route::get("/auth", Right::Nobody, "Other ways to log in: none", auth).query(&[]),
     ]
 }
 
@@ -20,5 +29,128 @@ fn whoami(call: &Call) -> Result<Answer, Error> {
 }
 
 fn version(_: &Call) -> Result<Answer, Error> {
-    Ok(Answer::Json(json!(env!("CARGO_PKG_VERSION"))))
+    Ok(Answer::Json(json!(COMPATIBLE)))
+}
+
+fn extensions(_: &Call) -> Result<Answer, Error> {
+    Ok(Answer::Json(json!([])))
+}
+
+fn auth(_: &Call) -> Result<Answer, Error> {
+    Ok(Answer::Json(
+        json!({"oauth_enabled": false, "enable_uaa": false, "uaa_client_id": "", "uaa_location": ""}),
+    ))
+}
+
+/// Sums over the queues of vhosts.
+#[derive(Default)]
+pub struct Totals {
+    ready: usize,
+    unacked: usize,
+    growth: (f64, f64),
+    consumers: usize,
+    queues: usize,
+}
+
+impl Totals {
+    /// Adds the queues of a vhost.
+    pub fn add(&mut self, vhost: &Vhost) {
+        for queue in vhost.declared_queues() {
+            let depth = queue.depth();
+            self.ready += depth.ready;
+            self.unacked += depth.unacked;
+            self.consumers += depth.consumers;
+            self.growth.0 += depth.growth.0;
+            self.growth.1 += depth.growth.1;
+            self.queues += 1;
+        }
+    }
+
+    /// Messages, as RabbitMQ writes them.
+    pub fn messages(&self) -> Map<String, Json> {
+        let mut map = Map::new();
+        for (name, n, growth) in [
+            ("messages", self.ready + self.unacked, self.growth.0 + self.growth.1),
+            ("messages_ready", self.ready, self.growth.0),
+            ("messages_unacknowledged", self.unacked, self.growth.1),
+        ] {
+            stats::put(&mut map, name, n as u64, growth);
+        }
+        map
+    }
+}
+
+fn overview(call: &Call) -> Result<Answer, Error> {
+    let broker = &call.broker;
+    let now_ms = broker.clock().now_ms();
+    let vhosts = call.vhosts()?;
+    let (mut totals, mut figures, mut exchanges) = (Totals::default(), Figures::default(), 0);
+    for vhost in &vhosts {
+        totals.add(vhost);
+        figures.add(&vhost.tallies().figures(now_ms));
+        exchanges += vhost.exchange_count();
+    }
+    if call.who.is_monitoring() {
+        // What has been deleted since the start counts as well.
+        figures = broker.tallies.figures(now_ms);
+    }
+    let guests = super::connections::visible(call);
+    let channels: usize = guests.iter().map(|guest| guest.channel_count()).sum();
+    let mut overview = json!({
+        "management_version": COMPATIBLE,
+        "rates_mode": "basic",
+        "sample_retention_policies": {"global": [600], "basic": [600], "detailed": [600]},
+        "exchange_types": nodes::exchange_types(),
+        "product_version": env!("CARGO_PKG_VERSION"),
+        "product_name": "Garenne",
+        "rabbitmq_version": COMPATIBLE,
+        "cluster_name": broker.cluster_name(),
+        "cluster_tags": broker.config.cluster_tags,
+        "node_tags": broker.config.node_tags,
+        "erlang_version": "none",
+        "erlang_full_version": concat!("none: Garenne is written in Rust ", env!("CARGO_PKG_RUST_VERSION")),
+        "crypto_lib_version": "none",
+        "release_series_support_status": "supported",
+        "disable_stats": call.is_true("disable_stats"),
+        "default_queue_type": broker.config.default_queue_type.as_deref().unwrap_or("classic"),
+        "is_op_policy_updating_enabled": true,
+        "enable_queue_totals": call.is_true("enable_queue_totals"),
+        "message_stats": stats::message_stats(&figures, &[PUBLISHED, TAKEN]),
+        "queue_totals": totals.messages(),
+        "object_totals": {
+            "channels": channels,
+            "connections": guests.len(),
+            "consumers": totals.consumers,
+            "exchanges": exchanges,
+            "queues": totals.queues,
+        },
+        "statistics_db_event_queue": 0,
+        "node": call.node(),
+    });
+    overview["churn_rates"] = Json::Object(churn(&broker.roster.churn, now_ms));
+    if call.who.is_monitoring() {
+        overview["listeners"] = nodes::listeners(call);
+        overview["contexts"] = nodes::contexts(call);
+    }
+    let columns = super::sheet::Columns::read(call.query("columns"));
+    Ok(Answer::Json(columns.of(overview)))
+}
+
+/// What has come and gone since the start.
+pub fn churn(churn: &Churn, now_ms: u64) -> Map<String, Json> {
+    let rates = churn.rates(now_ms);
+    let names = [
+        "connection_created",
+        "connection_closed",
+        "channel_created",
+        "channel_closed",
+        "queue_declared",
+        "queue_created",
+        "queue_deleted",
+    ];
+    let mut map = Map::new();
+    for ((name, count), rate) in names.into_iter().zip(churn.counts()).zip(rates) {
+        stats::put(&mut map, name, count, rate);
+    }
+    map
 }

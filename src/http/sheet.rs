@@ -23,6 +23,13 @@ impl Columns {
         self.0.as_ref().is_none_or(|names| names.iter().any(is_this))
     }
 
+    /// What of an object was asked for.
+    pub fn of(&self, whole: Json) -> Json {
+        let Json::Object(mut map) = whole else { return whole };
+        map.retain(|key, _| self.wants(key));
+        Json::Object(self.cut(map))
+    }
+
     /// What of an object was asked for, down to the last dot.
     fn cut(&self, whole: Map<String, Json>) -> Map<String, Json> {
         let Some(names) = self.0.as_ref().filter(|names| names.iter().any(|name| name.contains('.'))) else {

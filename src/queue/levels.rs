@@ -110,6 +110,11 @@ impl Levels {
         self.lines().map(Ready::len).sum()
     }
 
+    /// How many of them are in the store and not in memory.
+    pub fn away_count(&self) -> usize {
+        self.lines().map(Ready::away_count).sum()
+    }
+
     /// Whether none is ready.
     pub fn is_empty(&self) -> bool {
         self.lines().all(Ready::is_empty)

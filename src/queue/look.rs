@@ -7,7 +7,7 @@ use amqp::Properties;
 use super::Handle;
 use super::arguments::Arguments;
 use super::consumers::Consumer;
-use crate::tally::Figures;
+use crate::tally::{Figures, Rated};
 
 /// How a queue stands.
 #[derive(Clone, Debug)]
@@ -30,6 +30,10 @@ pub struct Look {
     pub exclusive: Option<Arc<str>>,
     /// Octets of the bodies of ready messages, so far as they are known.
     pub ready_body_bytes: u64,
+    /// Octets of the bodies of messages that are delivered and not settled.
+    pub unacked_body_bytes: u64,
+    /// How many ready messages are in the store and not in memory.
+    pub away: usize,
     /// What its ready messages take in memory, in octets, about.
     pub memory_bytes: usize,
     /// When it was last used, in milliseconds since 1970.
@@ -41,6 +45,19 @@ pub struct Look {
     pub head: Option<(u64, Option<u64>)>,
     /// What is counted of it.
     pub figures: Figures,
+    /// How much more is ready, and unacked, in a second.
+    pub growth: (f64, f64),
+}
+
+/// How much is in a queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Depth {
+    /// Ready messages.
+    pub ready: usize,
+    /// Delivered and not yet settled.
+    pub unacked: usize,
+    /// Consumers.
+    pub consumers: usize,
     /// How much more is ready, and unacked, in a second.
     pub growth: (f64, f64),
 }
@@ -80,8 +97,10 @@ impl Handle {
             single_active: consumers.single_active().map(|consumer| consumer.tag.clone()),
             exclusive: exclusive.map(|(consumer, ..)| consumer.tag.clone()),
             ready_body_bytes: state.ready_body_bytes(),
+            unacked_body_bytes: state.unacked_body_bytes(),
+            away: state.away_count(),
             memory_bytes: state.bytes(),
-            used_at_ms: state.unused_since_ms(),
+            used_at_ms: state.unused_since_ms().max(rated.map_or(0, Rated::added_at_ms)),
             paused_until_ms: state.pause_until_ms(),
             head,
             figures: rated.map(|rated| rated.figures(now_ms)).unwrap_or_default(),
@@ -89,6 +108,17 @@ impl Handle {
                 .map(|rated| rated.growth([ready as u64, unacked as u64], now_ms))
                 .unwrap_or_default(),
         }
+    }
+
+    /// How much is in it.
+    pub fn depth(&self) -> Depth {
+        let now_ms = self.0.surroundings.clock.now_ms();
+        let guarded = self.lock();
+        let state = &guarded.state;
+        let (ready, unacked) = (state.ready_count(), state.unacked_count());
+        let growth =
+            guarded.rated.as_deref().map(|rated| rated.growth([ready as u64, unacked as u64], now_ms));
+        Depth { ready, unacked, consumers: state.consumer_count(), growth: growth.unwrap_or_default() }
     }
 
     /// Its consumers, in the order in which they came.

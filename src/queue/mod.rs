@@ -39,7 +39,7 @@ pub use batch::{Batch, Claim, Origin, Outcome, With, nothing};
 pub use consumers::Consumer;
 pub use counters::{Counters, Lost};
 pub use departure::{Departed, Departure, Exit, Reason};
-pub use look::{ConsumerLook, Look};
+pub use look::{ConsumerLook, Depth, Look};
 pub use state::{Dead, DeleteIf, Got, Joined, Kept, Return};
 
 use crate::clock::Clock;
@@ -506,11 +506,11 @@ impl Handle {
         self.act(|state, now_ms, effects| state.get(no_ack, outbox, now_ms, effects))
     }
 
-    /// Delivered messages are settled; the caller tells the store.
-    pub fn settle(&self, consumer: Option<ConsumerId>, n: usize) {
+    /// Delivered messages, with so many octets of bodies, are settled; the caller tells the store.
+    pub fn settle(&self, consumer: Option<ConsumerId>, n: usize, body_bytes: u64) {
         self.act(|state, _, _| {
             state.counted.add(Count::Ack, n);
-            state.settle(consumer, n);
+            state.settle(consumer, n, body_bytes);
         });
     }
 

@@ -69,6 +69,11 @@ impl Ready {
         self.front.len() + away + self.back.len() + self.returned.len()
     }
 
+    /// How many of them are away.
+    pub fn away_count(&self) -> usize {
+        self.away.as_ref().map_or(0, |away| away.count as usize)
+    }
+
     /// Whether none is ready.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

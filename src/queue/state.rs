@@ -44,8 +44,9 @@ pub struct State {
     publishers: Publishers,
     /// Connections that want a message that the store has still to bring.
     getters: Vec<Arc<Outbox>>,
-    /// Delivered, or taken by basic.get, and not yet settled.
+    /// Delivered, or taken by basic.get, and not yet settled; and octets of their bodies.
     unacked: usize,
+    unacked_body_bytes: u64,
     /// Departed, and not yet seen off.
     leaving: usize,
     /// Expired, and about to depart in this order; without those that have still to be read.
@@ -191,6 +192,7 @@ impl State {
             publishers: Publishers::default(),
             getters: Vec::new(),
             unacked: 0,
+            unacked_body_bytes: 0,
             leaving: 0,
             expired: VecDeque::new(),
             resting: BTreeMap::new(),
@@ -256,6 +258,16 @@ impl State {
     /// What its consumers are and have.
     pub fn consumers(&self) -> &Consumers {
         &self.consumers
+    }
+
+    /// Octets of the bodies of messages that are delivered and not settled.
+    pub fn unacked_body_bytes(&self) -> u64 {
+        self.unacked_body_bytes
+    }
+
+    /// How many ready messages are in the store and not in memory.
+    pub fn away_count(&self) -> usize {
+        self.levels.away_count()
     }
 
     /// Octets of the bodies of ready messages, so far as they are known.
@@ -562,6 +574,7 @@ impl State {
                 self.rate.take(per_second, now_ms);
             }
             let (place, stored) = (entry.place(), entry.stored);
+            let body_bytes = entry.message.parts.body().len() as u64;
             let value = if deduplicates { entry.message.deduplication_value() } else { None };
             if entry.redelivered {
                 self.counted.add(Count::Redeliver, 1);
@@ -574,6 +587,7 @@ impl State {
             }
             self.counted.add(Count::Deliver, 1);
             self.unacked += 1;
+            self.unacked_body_bytes += body_bytes;
             if stored == Stored::Kept {
                 match through.iter_mut().find(|other| other.level == place.level) {
                     Some(other) => other.seq = other.seq.max(place.seq),
@@ -767,6 +781,7 @@ impl State {
         } else {
             self.counted.add(Count::Get, 1);
             self.unacked += 1;
+            self.unacked_body_bytes += entry.message.parts.body().len() as u64;
             if entry.stored == Stored::Kept {
                 self.mark_delivered(entry.place(), effects);
             }
@@ -774,9 +789,10 @@ impl State {
         Got::Message(entry, self.levels.len())
     }
 
-    /// `n` delivered messages are settled: acknowledged, or gone for good.
-    pub fn settle(&mut self, consumer: Option<ConsumerId>, n: usize) {
+    /// `n` delivered messages, with so many octets of bodies, are settled: acknowledged, or gone for good.
+    pub fn settle(&mut self, consumer: Option<ConsumerId>, n: usize, body_bytes: u64) {
         self.unacked = self.unacked.saturating_sub(n);
+        self.unacked_body_bytes = self.unacked_body_bytes.saturating_sub(body_bytes);
         if let Some(id) = consumer {
             self.consumers.settled(id, n as u32);
         }
@@ -785,7 +801,7 @@ impl State {
     /// Delivered messages are rejected for good, each by the consumer that had it.
     pub fn reject(&mut self, entries: Vec<(Option<ConsumerId>, Entry)>, effects: &mut Effects) {
         for (consumer, entry) in entries {
-            self.settle(consumer, 1);
+            self.settle(consumer, 1, entry.message.parts.body().len() as u64);
             self.depart(entry, Reason::Rejected, effects);
         }
     }
@@ -798,7 +814,7 @@ impl State {
         effects: &mut Effects,
     ) {
         for (consumer, how, mut entry) in entries {
-            self.settle(consumer, 1);
+            self.settle(consumer, 1, entry.message.parts.body().len() as u64);
             if self.is_deleted {
                 continue;
             }
