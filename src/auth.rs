@@ -213,6 +213,17 @@ fn compile(which: &str, expression: &str) -> Result<Regex, Error> {
         .map_err(|e| Error::Invalid(format!("the {which} permission is no regular expression: {e}")))
 }
 
+/// Name and password in the header `Authorization` of a request, if it has Basic credentials.
+pub fn basic_credentials(header: Option<&[u8]>) -> Option<(String, String)> {
+    let (scheme, encoded) = std::str::from_utf8(header?).ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let text = String::from_utf8(BASE64.decode(encoded.trim()).ok()?).ok()?;
+    let (name, password) = text.split_once(':')?;
+    Some((name.into(), password.into()))
+}
+
 /// User and vhost.
 type Place = (Arc<str>, Arc<str>);
 

@@ -7,6 +7,7 @@ mod connection;
 
 mod channel;
 pub mod http;
+pub mod metrics;
 
 pub mod broker;
 pub mod budget;

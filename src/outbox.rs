@@ -1,12 +1,14 @@
 //! What the broker has for a connection: deliveries and news, put there by others, taken by its task.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use amqp::Exception;
+use store::QueueId;
 use tokio::sync::Notify;
 
 use crate::delivery::{ConsumerId, Delivery, Waiting};
+use crate::message::Message;
 
 /// How much may wait for a connection that does not read, in octets. Queues stop delivering to it at
 /// this point, so a consumer that sleeps costs this much and no more.
@@ -35,6 +37,32 @@ pub enum Event {
     },
     /// The broker wants the connection closed.
     Close(Exception),
+    /// Somebody asks which messages of a queue it holds.
+    Ask {
+        /// The queue.
+        queue: QueueId,
+        /// So many at most.
+        max: usize,
+        /// Where the answer goes.
+        answer: mpsc::Sender<Vec<Held>>,
+    },
+}
+
+/// A message that a connection holds and has not settled.
+#[derive(Debug)]
+pub struct Held {
+    /// On which channel.
+    pub channel: u16,
+    /// Under which number.
+    pub delivery_tag: u64,
+    /// For which consumer; nobody if it was taken by basic.get.
+    pub consumer_tag: Option<Arc<str>>,
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// It may have been delivered before.
+    pub redelivered: bool,
+    /// The message.
+    pub message: Arc<Message>,
 }
 
 /// The mailbox of a connection. Whoever puts something in never waits.

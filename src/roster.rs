@@ -132,6 +132,8 @@ pub struct Standing {
     pub uncommitted: u32,
     /// Settled and not committed.
     pub acks_uncommitted: u32,
+    /// Since when the oldest of what is unsettled is out, in milliseconds since 1970.
+    pub oldest_unacked_at_ms: Option<u64>,
     /// When something last changed, in milliseconds since 1970.
     pub at_ms: u64,
 }

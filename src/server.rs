@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::connection;
 use crate::http;
+use crate::metrics;
 use crate::node::Listener;
 use crate::shutdown::Shutdown;
 
@@ -28,6 +29,7 @@ const GOODBYE: Duration = Duration::from_secs(5);
 pub struct Server {
     listeners: Vec<TcpListener>,
     http: Option<TcpListener>,
+    metrics: Option<TcpListener>,
     broker: Arc<Broker>,
     siren: Siren,
 }
@@ -49,9 +51,13 @@ impl Server {
             Some(address) => Some(listen(address, "--http").await?),
             None => None,
         };
+        let metrics = match config.metrics {
+            Some(address) => Some(listen(address, "--metrics").await?),
+            None => None,
+        };
         let (broker, siren) =
             tokio::task::spawn_blocking(move || Broker::open(config, options, clock)).await??;
-        Ok(Server { listeners, http, broker, siren })
+        Ok(Server { listeners, http, metrics, broker, siren })
     }
 
     /// Where it listens first.
@@ -68,6 +74,11 @@ impl Server {
         self.http.as_ref()?.local_addr().ok()
     }
 
+    /// Where metrics are, if anywhere.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref()?.local_addr().ok()
+    }
+
     /// The broker behind the port.
     pub fn broker(&self) -> &Arc<Broker> {
         &self.broker
@@ -79,15 +90,16 @@ impl Server {
     /// # Errors
     /// If not everything could be written.
     pub async fn run(self, mut shutdown: Shutdown) -> Result<(), store::Error> {
-        let Server { listeners, http, broker, siren } = self;
+        let Server { listeners, http, metrics, broker, siren } = self;
         let mut connections = JoinSet::new();
-        broker.set_listeners(addresses(&listeners, http.as_ref()));
+        broker.set_listeners(addresses(&listeners, http.as_ref(), metrics.as_ref()));
         let disk_free_bytes_min = broker.config.disk_free_bytes_min;
         let watching =
             siren.watch(&broker.config.data_dir, disk_free_bytes_min, || broker.budget().shortage());
         let porter = broker.clone();
         let seeing_off = tokio::spawn(async move { porter.see_off().await });
         let http = http.map(|listener| tokio::spawn(http::serve(listener, broker.clone())));
+        let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, broker.clone())));
         let timing = broker.keep_time();
         let tidying = broker.keep_memory();
         tokio::pin!(watching, timing, tidying);
@@ -117,7 +129,7 @@ impl Server {
         }
         info!(connections = broker.roster.len(), "stopping");
         drop(listeners);
-        http.into_iter().for_each(|http| http.abort());
+        http.into_iter().chain(metrics).for_each(|door| door.abort());
         let text = "broker forced connection closure with reason 'shutdown'";
         broker.roster.close_all(&Exception::new(ReplyCode::ConnectionForced, text));
         let all_gone = async { while connections.join_next().await.is_some() {} };
@@ -152,11 +164,16 @@ async fn accept(listeners: &[TcpListener]) -> std::io::Result<(TcpStream, Socket
 }
 
 /// Where everything listens.
-fn addresses(amqp: &[TcpListener], http: Option<&TcpListener>) -> Vec<Listener> {
+fn addresses(
+    amqp: &[TcpListener],
+    http: Option<&TcpListener>,
+    metrics: Option<&TcpListener>,
+) -> Vec<Listener> {
     let amqp = amqp.iter().map(|listener| ("amqp", listener));
     let http = http.into_iter().map(|listener| ("http", listener));
+    let metrics = metrics.into_iter().map(|listener| ("http/prometheus", listener));
     let address = |(protocol, listener): (&'static str, &TcpListener)| {
         Some(Listener { protocol, address: listener.local_addr().ok()? })
     };
-    amqp.chain(http).filter_map(address).collect()
+    amqp.chain(http).chain(metrics).filter_map(address).collect()
 }

@@ -38,6 +38,14 @@ pub enum Count {
     GetEmpty,
     /// Delivered, and not for the first time.
     Redeliver,
+    /// The same, by how often it has come back where that is counted: once, 2 to 5 times, 6 to 20, more often.
+    RedeliverOnce,
+    /// 2 to 5 times.
+    RedeliverFew,
+    /// 6 to 20 times.
+    RedeliverOften,
+    /// More often.
+    RedeliverEndlessly,
     /// Acknowledged.
     Ack,
     /// A dead letter: rejected.
@@ -72,6 +80,19 @@ impl Delta {
     pub fn add(&mut self, count: Count, n: usize) {
         self.counts[count as usize] += n as u32;
         self.is_some = true;
+    }
+
+    /// Counts a delivery of a message that has come back so often before.
+    #[inline]
+    pub fn add_redelivery(&mut self, returns: u16) {
+        self.add(Count::Redeliver, 1);
+        let how_often = match returns {
+            0 | 1 => Count::RedeliverOnce,
+            2..=5 => Count::RedeliverFew,
+            6..=20 => Count::RedeliverOften,
+            _ => Count::RedeliverEndlessly,
+        };
+        self.add(how_often, 1);
     }
 
     /// Whether nothing was counted.

@@ -22,7 +22,7 @@ use amqp::method::{Cold, access, basic, channel, confirm as confirm_class, tx as
 use amqp::{Exception, Frame, FrameKind, Method, ReplyCode, frame, method};
 use bytes::Bytes;
 use hashbrown::HashMap;
-use store::Ticket;
+use store::{QueueId, Ticket};
 
 pub use publish::{Batch, Flushed};
 pub use reply::Failure;
@@ -32,7 +32,7 @@ pub use unacked::Unacked;
 
 use crate::broker::Broker;
 use crate::delivery::{ChannelCredit, ConsumerId};
-use crate::outbox::Outbox;
+use crate::outbox::{Held, Outbox};
 use crate::queue::Return;
 use crate::roster::{ChannelFacts, Standing};
 use crate::tally::{Count, Delta, Tallies};
@@ -382,8 +382,25 @@ impl Channel {
             unconfirmed: unconfirmed as u32,
             uncommitted: uncommitted as u32,
             acks_uncommitted: acks_uncommitted as u32,
+            oldest_unacked_at_ms: self.unacked.first().map(|unacked| unacked.since_ms),
             at_ms: now_ms,
         });
+    }
+
+    /// What it has not settled of a queue, oldest first.
+    pub fn holds(&self, queue: QueueId) -> impl Iterator<Item = Held> {
+        let of_queue = self.unacked.iter().filter(move |(_, unacked)| unacked.queue.id() == queue);
+        of_queue.map(|(delivery_tag, unacked)| {
+            let consumer = unacked.consumer.and_then(|id| self.consumers.get(&id));
+            Held {
+                channel: self.number,
+                delivery_tag,
+                consumer_tag: consumer.map(|consumer| consumer.tag.clone()),
+                since_ms: unacked.since_ms,
+                redelivered: unacked.entry.redelivered,
+                message: unacked.entry.message.clone(),
+            }
+        })
     }
 
     /// Gives back what settled deliveries had of the channel's global limit.

@@ -60,6 +60,11 @@ impl UnackedList {
         self.line.len() - self.gaps
     }
 
+    /// The oldest. The first of the line is no gap.
+    pub fn first(&self) -> Option<&Unacked> {
+        self.line.front()?.1.as_ref()
+    }
+
     /// All of them, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &Unacked)> {
         self.line.iter().filter_map(|(tag, unacked)| Some((*tag, unacked.as_ref()?)))

@@ -836,6 +836,11 @@ impl Connection {
                     }
                 }
                 // Not before all deliveries are with their channels, or they would be lost.
+                Event::Ask { queue, max, answer } => {
+                    let held = self.channels.values().flat_map(|channel| channel.holds(queue)).take(max);
+                    // Whoever asked may have given up.
+                    let _ = answer.send(held.collect());
+                }
                 Event::Close(exception) => wish_to_close = Some(exception),
             }
         }

@@ -4,13 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::call::Call;
 use super::error::Error;
 use super::route::{Right, Route};
-use crate::auth::User;
+use crate::auth::{User, basic_credentials};
 use crate::broker::Broker;
 
 /// Who makes a request.
@@ -62,14 +60,8 @@ impl Who {
 /// `Login`: the password is wrong, or the user may not come from there.
 pub fn who(broker: &Broker, peer: SocketAddr, headers: &HeaderMap) -> Result<Who, Error> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(Who(None)) };
-    let said = value.to_str().ok().and_then(|text| text.split_once(' '));
-    let encoded =
-        said.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic")).map(|(_, rest)| rest.trim());
-    let decoded = encoded.and_then(|text| BASE64.decode(text).ok()).and_then(|b| String::from_utf8(b).ok());
-    let Some((name, password)) = decoded.as_deref().and_then(|text| text.split_once(':')) else {
-        return Err(Error::Login);
-    };
-    match broker.authenticate_from(name, password, peer.ip()) {
+    let (name, password) = basic_credentials(Some(value.as_bytes())).ok_or(Error::Login)?;
+    match broker.authenticate_from(&name, &password, peer.ip()) {
         Some(user) => Ok(Who(Some(user))),
         None => Err(Error::Login),
     }

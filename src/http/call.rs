@@ -30,6 +30,7 @@ pub struct Call {
     params: Vec<(String, String)>,
     query: Vec<(String, String)>,
     headers: HeaderMap,
+    path: String,
     body: Bytes,
 }
 
@@ -54,7 +55,16 @@ impl Call {
                 "Exceeded HTTP request body size limit of {body_bytes_max} octets, or it broke off"
             ))
         })?;
-        Ok(Call { broker: broker.clone(), who, peer, params, query, headers: head.headers, body })
+        Ok(Call {
+            broker: broker.clone(),
+            who,
+            peer,
+            params,
+            query,
+            path: head.uri.path().into(),
+            headers: head.headers,
+            body,
+        })
     }
 
     /// A name of the path.
@@ -164,6 +174,11 @@ impl Call {
     /// What the node is called.
     pub fn node(&self) -> &str {
         &self.broker.config.node_name
+    }
+
+    /// Whether the path ends with this.
+    pub fn path_ends_with(&self, end: &str) -> bool {
+        self.path.rsplit('/').next() == Some(end)
     }
 
     /// A header of the request.

@@ -14,6 +14,7 @@ mod route;
 mod sheet;
 
 mod bindings;
+mod browse;
 mod channels;
 mod connections;
 mod consumers;
@@ -70,6 +71,7 @@ fn routes() -> Vec<Route> {
         queues::routes(),
         bindings::routes(),
         messages::routes(),
+        browse::routes(),
         openapi::routes(),
     ]
     .concat()

@@ -91,6 +91,21 @@ impl Levels {
         &mut self.0[usize::from(level).min(last)]
     }
 
+    /// How many lines there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// A line, to be looked at.
+    pub fn line(&self, level: u8) -> Option<&Ready> {
+        self.0.get(usize::from(level)).map(|line| &line.ready)
+    }
+
+    /// Below which number messages of a line may have been delivered before the start.
+    pub fn delivered_below(&self, level: u8) -> Option<Seq> {
+        self.0.get(usize::from(level)).map(|line| line.delivered_below)
+    }
+
     /// Every line with its number, the lowest first.
     pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (u8, &mut Level)> {
         self.0.iter_mut().enumerate().map(|(level, line)| (level as u8, line))

@@ -6,6 +6,7 @@
 
 mod arguments;
 mod batch;
+mod browse;
 mod consumers;
 mod counters;
 mod departure;
@@ -36,6 +37,7 @@ pub use arguments::{
     Arguments, Flags, OnDuplicate, QueueKind, Unroutable, integer, other_type_text, type_name,
 };
 pub use batch::{Batch, Claim, Origin, Outcome, With, nothing};
+pub use browse::Waiting;
 pub use consumers::Consumer;
 pub use counters::{Counters, Lost};
 pub use departure::{Departed, Departure, Exit, Reason};

@@ -250,6 +250,14 @@ impl Ready {
         times.filter(|time| self.waits(*time)).collect()
     }
 
+    /// All messages in memory, in order.
+    pub fn entries(&self) -> Vec<Entry> {
+        let in_line = self.front.entries().chain(self.back.entries());
+        let mut all: Vec<Entry> = in_line.chain(self.returned.values()).cloned().collect();
+        all.sort_by_key(|entry| entry.seq);
+        all
+    }
+
     /// A message that is ready and in memory.
     pub fn get(&self, seq: Seq) -> Option<&Entry> {
         self.returned.get(&seq).or_else(|| self.front.get(seq)).or_else(|| self.back.get(seq))

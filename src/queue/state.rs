@@ -255,6 +255,26 @@ impl State {
         self.resting.len()
     }
 
+    /// How many lines it has.
+    pub fn line_count(&self) -> usize {
+        self.levels.count()
+    }
+
+    /// What waits in a line: the messages in memory, in order, and the run of those that are away.
+    pub fn waiting(&self, level: u8) -> (Vec<Entry>, Option<Run>) {
+        self.levels.line(level).map_or_else(Default::default, |line| (line.entries(), line.away()))
+    }
+
+    /// Whether a message waits at this place and is away.
+    pub fn has_away(&self, place: Place) -> bool {
+        self.levels.line(place.level).is_some_and(|line| line.has(place.seq) && line.get(place.seq).is_none())
+    }
+
+    /// Whether the store says that what stands at this place may have been delivered before the start.
+    pub fn was_delivered(&self, place: Place) -> bool {
+        self.levels.delivered_below(place.level).is_some_and(|below| place.seq < below)
+    }
+
     /// What its consumers are and have.
     pub fn consumers(&self) -> &Consumers {
         &self.consumers
@@ -577,7 +597,7 @@ impl State {
             let body_bytes = entry.message.parts.body().len() as u64;
             let value = if deduplicates { entry.message.deduplication_value() } else { None };
             if entry.redelivered {
-                self.counted.add(Count::Redeliver, 1);
+                self.counted.add_redelivery(entry.returns.acquired);
             }
             if turn.give(entry) {
                 self.counted.add(Count::DeliverNoAck, 1);
@@ -772,7 +792,7 @@ impl State {
             return Got::Later;
         };
         if entry.redelivered {
-            self.counted.add(Count::Redeliver, 1);
+            self.counted.add_redelivery(entry.returns.acquired);
         }
         if no_ack {
             self.counted.add(Count::GetNoAck, 1);
@@ -1150,7 +1170,7 @@ mod tests {
                     if let Some(held) = self.consumers.get_mut(consumer) {
                         let n = n.min(held.entries.len());
                         held.entries.drain(..n);
-                        self.state.settle(Some(held.id), n);
+                        self.state.settle(Some(held.id), n, 0);
                     }
                 }
                 Command::Requeue { consumer, n } => {
@@ -1172,7 +1192,7 @@ mod tests {
                     assert_eq!(got, expected.map(|seq| (seq, self.ready.len())));
                     self.delivered.extend(expected);
                     if !no_ack && expected.is_some() {
-                        self.state.settle(None, 1);
+                        self.state.settle(None, 1, 0);
                     }
                 }
                 Command::Purge => {

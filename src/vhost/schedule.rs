@@ -15,16 +15,17 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use amqp::{Properties, Table, Value, table};
+use amqp::{Properties, Table, Value, method, table};
 use bytes::Bytes;
 use smallvec::SmallVec;
-use store::{Operation, QueueId, Store, SyncMode, Ticket};
+use store::{Operation, QueueId, Store, SyncMode, Ticket, Urgency};
 
 use super::{Caller, Vhost};
 use crate::auth::Action;
 use crate::delivery::{Place, Stored};
 use crate::error::{Error, What};
 use crate::message::{self, Message, StoredBy, publish_operation};
+use crate::parts::Parts;
 use crate::queue::Handle;
 
 /// Where delayed messages are cancelled.
@@ -133,6 +134,13 @@ pub fn schedule_id(headers: &[u8]) -> Result<Option<Box<[u8]>>, Error> {
     }
 }
 
+/// The id of a delayed message, as text.
+pub fn delayed_id(message: &Message) -> Option<String> {
+    let read = Properties::parse(message.parts.properties()).ok()?;
+    let id = schedule_id(read.headers?).ok().flatten()?;
+    Some(String::from_utf8_lossy(&id).into_owned())
+}
+
 impl Vhost {
     /// Lets a message wait among the delayed messages of an exchange, so that it can be found by its id. It must
     /// say how long. What the store is told of it, with what else is to go with it, and when that has to be synced,
@@ -208,20 +216,52 @@ impl Vhost {
                 "the header '{name}' must name the exchange that delays the message"
             )));
         };
-        caller.access.check(Action::Write, What::Exchange, &exchange)?;
-        let delays = self.read().delays.get(exchange.as_str()).cloned();
+        self.withdraw(caller, &exchange, &id, asks)
+    }
+
+    /// Cancels the delayed message of an id. False if none waits.
+    ///
+    /// # Errors
+    /// `Refused`: the caller may not write to the exchange.
+    pub fn cancel(&self, caller: &Caller, exchange: &str, id: &str) -> Result<bool, Error> {
+        // Of a message that the store has not listed yet it is told by whatever comes next.
+        let parts = Parts::gathered(&method::address(SCHEDULE, CANCEL), &[0, 0], Bytes::new());
+        let now_ms = self.surroundings.clock.now_ms();
+        let asks = Message::from_parts(parts, now_ms, None).expect("no properties are properties");
+        let asks = Arc::new(Message { stored_by: StoredBy::due(), ..asks });
+        match self.withdraw(caller, exchange, id.as_bytes(), &asks)? {
+            Cancelled::Done(told) => {
+                if let Some((operation, sync)) = told {
+                    let ticket = self.surroundings.store.append(vec![operation], Urgency::Written(sync));
+                    asks.stored_by.add(ticket);
+                }
+                Ok(true)
+            }
+            Cancelled::Refused(_) => Ok(false),
+        }
+    }
+
+    fn withdraw(
+        &self,
+        caller: &Caller,
+        exchange: &str,
+        id: &[u8],
+        asks: &Arc<Message>,
+    ) -> Result<Cancelled, Error> {
+        caller.access.check(Action::Write, What::Exchange, exchange)?;
+        let delays = self.read().delays.get(exchange).cloned();
         let _turn = self.schedule_ids.turn();
         let found = delays.and_then(|delays| {
-            let waiting = self.find(&delays, &id)?;
+            let waiting = self.find(&delays, id)?;
             let stored = delays.withdraw(waiting.place, waiting.due_at_ms, asks)?;
-            self.schedule_ids.remove(&delays, &id, waiting.place);
+            self.schedule_ids.remove(&delays, id, waiting.place);
             Some((delays, waiting.place, stored, waiting.message))
         });
         let Some((delays, place, stored, message)) = found else {
             return Ok(Cancelled::Refused(format!(
                 "no delayed message with x-schedule-id '{}' waits in exchange '{exchange}'; it is unknown, or its \
                  time has come",
-                short(&id)
+                short(id)
             )));
         };
         if stored == Stored::No {

@@ -1,5 +1,8 @@
 //! What is in a vhost, as operators look through it.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
 use amqp::Table;
 use exchanges::Target;
 
@@ -83,6 +86,39 @@ impl Vhost {
             To::Exchange(_) => None,
         };
         own.into_iter().chain(topology.exchanges.bindings_to(&target).map(look)).collect()
+    }
+
+    /// The queues that dead letters go to: those that exchanges lead to which some queue names for them, and
+    /// `amq.dead`.
+    pub fn dead_letter_queues(&self) -> Vec<Handle> {
+        let topology = self.read();
+        let named: BTreeSet<Arc<str>> = topology
+            .queues
+            .values()
+            .filter_map(|queue| queue.settings().dead_letter_exchange.clone())
+            .collect();
+        let mut found: BTreeMap<Arc<str>, Handle> = BTreeMap::new();
+        for exchange in named.iter().filter(|exchange| !exchange.is_empty()) {
+            for binding in topology.exchanges.bindings_from(exchange.as_bytes()) {
+                if let Target::Queue(queue) = &binding.target {
+                    found.insert(queue.declaration().name.clone(), queue.clone());
+                }
+            }
+        }
+        // By way of the default exchange the key is the queue.
+        for queue in topology.queues.values() {
+            let settings = queue.settings();
+            if settings.dead_letter_exchange.as_deref() == Some("")
+                && let Some(name) = &settings.dead_letter_routing_key
+                && let Some(dead) = topology.queues.get(name)
+            {
+                found.insert(name.clone(), dead.clone());
+            }
+        }
+        if let Some(dead) = topology.queues.get(super::dead_letter::DEAD_QUEUE) {
+            found.insert(super::dead_letter::DEAD_QUEUE.into(), dead.clone());
+        }
+        found.into_values().collect()
     }
 
     /// The exchanges that hold messages back, and how many.

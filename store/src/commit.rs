@@ -9,6 +9,7 @@ use crate::checkpoint::{Checkpointer, Snapshot, Weighed};
 use crate::error::Error;
 use crate::intake::{Gathered, Group, Hub, SyncMode, lock};
 use crate::log::{Log, Position};
+use crate::meter::Meter;
 use crate::operation::{Operation, QueueId, Run};
 use crate::rewrite;
 use crate::state::State;
@@ -29,6 +30,8 @@ pub(crate) struct Commit {
     /// Shared with threads that look, and with the checkpoint, which says where it has put due times.
     pub(crate) state: Arc<Mutex<State>>,
     pub(crate) log: Log,
+    /// Every sync is timed.
+    pub(crate) meter: Arc<Meter>,
     pub(crate) checkpoint_interval: Duration,
     pub(crate) lazy_delay: Duration,
     pub(crate) lazy_sync: SyncMode,
@@ -147,7 +150,10 @@ impl Commit {
 
     fn sync(&mut self) -> Result<(), Error> {
         self.sync_at = None;
-        self.log.sync()
+        let began = Instant::now();
+        self.log.sync()?;
+        self.meter.synced(began.elapsed());
+        Ok(())
     }
 
     /// Settlements are gathered over the group and written as ranges. They may pass publishes and marks,

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::fault::{Fault, Hook};
 use crate::full::{Full, OnFull};
 use crate::intake::{Hub, OnPoison, Session, SyncMode, Ticket, Urgency, lock};
+use crate::meter::{Meter, Syncs};
 use crate::operation::{Operation, QueueId, Seq};
 use crate::read::{DueThen, Page, Reader, Stored, Then, Wanted, WantedEach, Wish};
 use crate::recovery::{self, Recovered};
@@ -100,6 +101,7 @@ struct Owner {
     state: Weak<Mutex<State>>,
     log_dir: PathBuf,
     full: Arc<Full>,
+    meter: Arc<Meter>,
     /// Unbounded, but a queue has at most one page on its way.
     wishes: Mutex<Option<mpsc::Sender<Wish>>>,
     /// Reads on the threads of others.
@@ -140,6 +142,7 @@ impl Store {
         };
         let (rewriter, rewriting) =
             Worker::start("store-rewrite", move |segments| rewriter.rewrite(segments))?;
+        let meter = Arc::new(Meter::default());
         let (wishes, inbox) = mpsc::channel();
         let pages = start.checkpointer.pages.clone();
         let reader =
@@ -150,6 +153,7 @@ impl Store {
             hub: Arc::clone(&hub),
             state: Arc::clone(&state),
             log: start.log,
+            meter: Arc::clone(&meter),
             checkpoint_interval: options.checkpoint_interval,
             lazy_delay: options.lazy_delay,
             lazy_sync: options.sync,
@@ -179,11 +183,17 @@ impl Store {
             state: Arc::downgrade(&state),
             log_dir: start.log_dir,
             full,
+            meter,
             wishes: Mutex::new(Some(wishes)),
             reader: Mutex::new(Some(own)),
             threads: Mutex::new(vec![reading, writer, rewriting]),
         };
         Ok((Store { hub, owner: Arc::new(owner) }, start.recovered))
+    }
+
+    /// How many syncs of the log there were, and how long they took.
+    pub fn syncs(&self) -> Syncs {
+        self.owner.meter.syncs()
     }
 
     /// Begins a session. `wake` is called by the writer thread after a synced group in which this
