@@ -106,6 +106,12 @@ pub enum Error {
     },
     /// No such vhost.
     NoVhost(String),
+    /// No such user.
+    NoUser(String),
+    /// There may be no more connections or channels; the whole reason.
+    Limit(String),
+    /// It is protected from what was asked for; the whole reason, and the next step.
+    Protected(String),
     /// Names beginning `amq.` belong to the broker.
     Reserved {
         /// Its kind.
@@ -156,6 +162,7 @@ impl fmt::Display for Error {
                 write!(f, "access to vhost '{vhost}' refused for user '{user}'")
             }
             Error::NoVhost(name) => write!(f, "vhost {name} not found"),
+            Error::NoUser(name) => write!(f, "user '{name}' not found"),
             Error::Reserved { what, name } => {
                 write!(f, "{what} name '{name}' contains reserved prefix 'amq.*'")
             }
@@ -175,7 +182,10 @@ impl fmt::Display for Error {
             Error::ExclusiveUse(resource) => write!(f, "{resource} in exclusive use"),
             Error::UnknownKind(kind) if kind.is_empty() => f.write_str("invalid exchange type ''"),
             Error::UnknownKind(kind) => write!(f, "unknown exchange type '{kind}'"),
-            Error::Invalid(reason) | Error::Store(reason) => f.write_str(reason),
+            Error::Invalid(reason)
+            | Error::Limit(reason)
+            | Error::Protected(reason)
+            | Error::Store(reason) => f.write_str(reason),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod admission;
 mod altered;
 mod clients;
 mod conversations;
@@ -17,3 +18,4 @@ mod recovery;
 mod semantics;
 mod spec;
 mod turns;
+mod users;

@@ -46,6 +46,12 @@ impl Channel {
             let text = format!("attempt to reuse consumer tag '{tag}'");
             return Err(Exception::new(ReplyCode::NotAllowed, text));
         }
+        if let Some(max) = context.broker.config.consumer_max_per_channel
+            && self.consumers.len() >= max as usize
+        {
+            let text = format!("reached maximum ({max}) of consumers per channel");
+            return Err(Exception::new(ReplyCode::NotAllowed, text));
+        }
         if name == REPLY_TO {
             return self.consume_replies(context, &consume, tag);
         }

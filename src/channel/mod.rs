@@ -147,8 +147,8 @@ pub struct Channel {
     credit_back: u32,
     /// The consumer of direct replies, and the name that they go to.
     requester: Option<(ConsumerId, Box<str>)>,
-    /// The exchange that the last publish was allowed to.
-    checked_exchange: Option<Box<str>>,
+    /// The exchange that the last publish was allowed to, and by which permissions.
+    checked_exchange: Option<(u64, Box<str>)>,
     /// What is remembered of publishes, once there was one.
     roads: Option<Box<Roads>>,
     patience: Patience,

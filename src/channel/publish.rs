@@ -162,10 +162,11 @@ impl Channel {
         let Some((exchange, routing_key)) = method::split_address(&head.address) else {
             return Err(Exception::new(ReplyCode::InternalError, "an address is not one"));
         };
-        // Permissions last as long as the connection, exchanges do not: the route finds out.
-        if self.checked_exchange.as_deref() != Some(exchange) {
+        // That an exchange is gone, the route finds out.
+        let permitted = context.caller.access.generation();
+        if self.checked_exchange.as_ref().is_none_or(|(by, name)| *by != permitted || **name != *exchange) {
             context.vhost.check_publish(context.caller, exchange)?;
-            self.checked_exchange = Some(exchange.into());
+            self.checked_exchange = Some((permitted, exchange.into()));
         }
         if let Mode::Tx(tx) = &self.mode {
             tx.check_room(body.len())?;

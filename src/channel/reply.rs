@@ -41,7 +41,8 @@ impl From<Error> for Exception {
             | Error::DefaultExchange
             | Error::InternalExchange(_)
             | Error::ExclusiveUse(_) => ReplyCode::AccessRefused,
-            Error::RefusedVhost { .. } | Error::NoVhost(_) => ReplyCode::NotAllowed,
+            Error::RefusedVhost { .. } | Error::NoVhost(_) | Error::Limit(_) => ReplyCode::NotAllowed,
+            Error::NoUser(_) | Error::Protected(_) => ReplyCode::AccessRefused,
             Error::Locked(_) => ReplyCode::ResourceLocked,
             Error::UnknownKind(_) => ReplyCode::CommandInvalid,
             Error::Store(_) => ReplyCode::InternalError,

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tracing::{info, warn};
 
 use crate::auth::User;
-use crate::broker::Broker;
+use crate::broker::{Broker, Place, Protocol};
 use crate::channel::Failure;
 use crate::delivery::ConnectionId;
 use crate::vhost::{Caller, Vhost};
@@ -27,6 +27,8 @@ const SILENT_CLOSE_DELAY: Duration = Duration::from_secs(3);
 pub struct Agreed {
     /// Who, and with which rights.
     pub caller: Caller,
+    /// Its place among those that there are.
+    pub place: Place,
     /// From where.
     pub peer: SocketAddr,
     /// Where it works.
@@ -181,11 +183,13 @@ pub async fn shake_hands(
     };
     let refuse = |error: crate::error::Error| Refusal::Told(Failure::of(error.into(), (10, 40)));
     let vhost = broker.vhost(open.virtual_host.as_str()).map_err(refuse)?;
+    let place = broker.take_place(&user.name, &vhost.about()).map_err(refuse)?;
     let access = broker.access(&user.name, vhost.name()).map_err(refuse)?;
     talk.send(connection::AMQPMethod::OpenOk(connection::OpenOk {})).await?;
     Ok(Agreed {
         peer,
         caller: Caller { connection: id, user, access },
+        place,
         vhost,
         frame_bytes_max,
         channel_max: channel_max as u16,
@@ -247,7 +251,7 @@ fn start(broker: &Broker) -> connection::AMQPMethod {
     let said = &broker.config.server_properties;
     let properties = Table::from_iter([
         ("capabilities", Value::Table(capabilities)),
-        ("cluster_name", Value::text(broker.config.cluster_name())),
+        ("cluster_name", Value::text(broker.cluster_name())),
         ("copyright", Value::text("Copyright (c) 2026 the Garenne authors")),
         ("information", Value::text("Licensed under MIT or Apache-2.0")),
         ("platform", Value::text(concat!("Rust ", env!("CARGO_PKG_RUST_VERSION")))),
@@ -274,20 +278,24 @@ async fn authenticate(
         return Err(Refusal::Silent(format!("unknown SASL mechanism '{mechanism}'")));
     }
     let said = sasl::decode(mechanism, start_ok.response.as_bytes());
-    let user = said.as_ref().and_then(|c| broker.authenticate_from(&c.user, &c.password, peer.ip()));
-    if let Some(user) = user {
-        info!(%peer, user = %user.name, "logged in");
-        return Ok(user);
-    }
+    let (name, password) = said.as_ref().map_or(("", ""), |c| (&*c.user, &*c.password));
+    let refused = match broker.log_in(name, password, peer, Protocol::Amqp) {
+        Ok(user) => {
+            info!(%peer, user = %user.name, "logged in");
+            return Ok(user);
+        }
+        Err(refused) => refused,
+    };
     warn!(%peer, user = said.map(|c| c.user), mechanism, "login refused");
     let capabilities = match client_properties.get("capabilities") {
         Some(Value::Table(table)) => table.clone(),
         _ => Table::new(),
     };
     if !capabilities.is_true("authentication_failure_close") {
-        tokio::time::sleep(SILENT_CLOSE_DELAY).await;
+        tokio::time::sleep(refused.wait.max(SILENT_CLOSE_DELAY)).await;
         return Err(Refusal::Silent("the login was refused".into()));
     }
+    tokio::time::sleep(refused.wait).await;
     let text = format!(
         "Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
     );

@@ -111,6 +111,7 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, broker: Arc<Broker>)
         channels: Channels::default(),
     });
     broker.roster.enter(guest.clone());
+    broker.look_again(&guest);
     let name = agreed.client_properties.get_str("connection_name").unwrap_or_default().to_string();
     info!(%peer, user = %agreed.caller.user.name, vhost = %agreed.vhost.name(), name, "connection opened");
     let mut connection = Connection::new(broker, agreed, outbox, guest);
@@ -564,6 +565,9 @@ impl Connection {
                 format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
             return self.fail(0, Failure::of_none(Exception::new(ReplyCode::NotAllowed, text)));
         }
+        if let Err(error) = self.broker.take_channel(&self.agreed.place) {
+            return self.fail(0, Failure::of(error.into(), (20, 10)));
+        }
         Churn::count(&self.broker.roster.churn.channels_opened);
         let facts = self.guest.open_channel(frame.channel);
         self.channels.insert(frame.channel, Channel::new(frame.channel, facts));
@@ -704,7 +708,9 @@ impl Connection {
     fn forget_channel(&mut self, number: u16) {
         Churn::count(&self.broker.roster.churn.channels_closed);
         self.guest.close_channel(number);
-        self.channels.remove(&number);
+        if self.channels.remove(&number).is_some() {
+            self.broker.give_channel_back(&self.agreed.place);
+        }
     }
 
     /// Ends everything but a commit that waits for the store: channels, consumers, exclusive queues.
@@ -721,6 +727,7 @@ impl Connection {
         }
         self.channels.clear();
         self.agreed.vhost.end_connection(self.agreed.caller.connection);
+        self.agreed.place.leave();
     }
 
     /// Sees a commit through that waits for the store: its record is on its way and cannot be called

@@ -9,7 +9,7 @@ use super::call::Call;
 use super::error::Error;
 use super::route::{Right, Route};
 use crate::auth::{User, basic_credentials};
-use crate::broker::Broker;
+use crate::broker::{Broker, Protocol};
 
 /// Who makes a request.
 #[derive(Clone, Debug)]
@@ -58,12 +58,15 @@ impl Who {
 ///
 /// # Errors
 /// `Login`: the password is wrong, or the user may not come from there.
-pub fn who(broker: &Broker, peer: SocketAddr, headers: &HeaderMap) -> Result<Who, Error> {
+pub async fn who(broker: &Broker, peer: SocketAddr, headers: &HeaderMap) -> Result<Who, Error> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(Who(None)) };
     let (name, password) = basic_credentials(Some(value.as_bytes())).ok_or(Error::Login)?;
-    match broker.authenticate_from(&name, &password, peer.ip()) {
-        Some(user) => Ok(Who(Some(user))),
-        None => Err(Error::Login),
+    match broker.log_in(&name, &password, peer, Protocol::Http) {
+        Ok(user) => Ok(Who(Some(user))),
+        Err(refused) => {
+            tokio::time::sleep(refused.wait).await;
+            Err(Error::Login)
+        }
     }
 }
 

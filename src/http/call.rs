@@ -47,7 +47,7 @@ impl Call {
         body_bytes_max: usize,
     ) -> Result<Call, Error> {
         let (head, body) = request.into_parts();
-        let who = auth::who(broker, peer, &head.headers)?;
+        let who = auth::who(broker, peer, &head.headers).await?;
         let query = head.uri.query().unwrap_or_default().as_bytes();
         let query = form_urlencoded::parse(query).into_owned().collect();
         let body = axum::body::to_bytes(body, body_bytes_max).await.map_err(|_| {

@@ -48,7 +48,8 @@ impl From<error::Error> for Error {
         use error::Error as E;
         let text = error.to_string();
         match error {
-            E::NotFound(_) | E::NoVhost(_) => Error::Missing(text),
+            E::NotFound(_) | E::NoVhost(_) | E::NoUser(_) => Error::Missing(text),
+            E::Protected(_) => Error::Conflict(text),
             E::Refused { .. } | E::RefusedTopic { .. } | E::RefusedVhost { .. } | E::Reserved { .. } => {
                 Error::NotAuthorised("Access refused.".into())
             }

@@ -1,26 +1,21 @@
 //! Metrics of the broker as a whole: who it is, what the process takes, what has come and gone, all messages.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest, Sha256};
-
 use super::families::Wanted;
 use super::text::{Kind, Text};
 use crate::alarm::Cause;
-use crate::broker::Broker;
+use crate::broker::{Broker, Tries};
 use crate::node::{COMPATIBLE, Usage};
 use crate::tally::{Count, Figures};
 
 /// Who is asked. Dashboards join everything with it.
 pub fn identity(broker: &Broker, endpoint: &str, text: &mut Text) {
     let (node, cluster) = (broker.config.node_name.as_str(), broker.cluster_name());
-    let digest = Sha256::digest(cluster);
-    let permanent = format!("rabbitmq-cluster-id-{}", URL_SAFE_NO_PAD.encode(&digest[..16]));
+    let permanent = broker.cluster_id();
     text.family_of("rabbitmq_", "identity_info", Kind::Gauge, "RabbitMQ node & cluster identity info");
     let labels = [
         ("rabbitmq_node", node),
-        ("rabbitmq_cluster", cluster),
-        ("rabbitmq_cluster_permanent_id", &permanent),
+        ("rabbitmq_cluster", cluster.as_str()),
+        ("rabbitmq_cluster_permanent_id", permanent.as_str()),
         ("rabbitmq_endpoint", endpoint),
     ];
     text.sample(&labels, 1.0);
@@ -47,6 +42,9 @@ pub fn families(broker: &Broker, wanted: &Wanted, text: &mut Text) {
     }
     if wanted.has_any(&["node_coarse_metrics", "node_metrics"]) {
         process(broker, wanted, text);
+    }
+    if wanted.has("auth_attempt_metrics") {
+        attempts(broker, text);
     }
     if wanted.has("global") {
         totals(broker, text);
@@ -103,6 +101,27 @@ fn process(broker: &Broker, wanted: &Wanted, text: &mut Text) {
         gauge("disk_space_available_limit_bytes", "Free disk space low watermark in bytes", limit);
         gauge("erlang_processes_limit", "Threads that the machine allows", usage.threads.1 as f64);
         gauge("erlang_uptime_seconds", "Node uptime", broker.uptime.ms() as f64 / 1000.0);
+    }
+}
+
+fn attempts(broker: &Broker, text: &mut Text) {
+    let all = broker.attempts.by_protocol();
+    type Pick = fn(&Tries) -> u64;
+    let families: [(&str, &str, Pick); 3] = [
+        ("auth_attempts_total", "Total number of authorization attempts", |tries| {
+            tries.succeeded + tries.failed
+        }),
+        ("auth_attempts_succeeded_total", "Total number of successful authentication attempts", |tries| {
+            tries.succeeded
+        }),
+        ("auth_attempts_failed_total", "Total number of failed authentication attempts", |tries| {
+            tries.failed
+        }),
+    ];
+    for (name, help, pick) in families {
+        text.family(name, Kind::Counter, help);
+        all.iter()
+            .for_each(|(protocol, tries)| text.sample(&[("protocol", protocol.name())], pick(tries) as f64));
     }
 }
 

@@ -1,4 +1,4 @@
-//! What of a vhost outlives the broker: its durable exchanges, queues and bindings, as the store keeps
+//! What outlives the broker: users, vhosts, their durable exchanges, queues and bindings, as the store keeps
 //! them. Declaring and restoring go through the same values.
 //!
 //! A key is a letter and names, each with its length in front (u16, big-endian); a value is JSON with
@@ -8,10 +8,11 @@ use amqp::Table;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value as Json;
 use store::Operation;
 
 use super::policy::Policy;
-use crate::auth::{Permission, TopicPermission, User};
+use crate::auth::{Limits, Permission, TopicPermission, User};
 
 /// Something that is kept.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +25,8 @@ pub enum Definition {
     Permission(UserPermission),
     /// What a user may do with the keys of a topic exchange.
     TopicPermission(UserTopicPermission),
+    /// A global parameter.
+    GlobalParameter(GlobalParameter),
     /// A policy.
     Policy(Policy),
     /// A durable exchange.
@@ -39,10 +42,44 @@ pub enum Definition {
 }
 
 /// A vhost.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Vhost {
     /// Its name.
     pub name: String,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// Whatever its operators want to find it by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// The type of queues that are declared without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_queue_type: Option<String>,
+    /// Its messages are traced.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tracing: bool,
+    /// It cannot be deleted.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub protected: bool,
+    /// How many connections and queues it may have.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
+}
+
+impl Vhost {
+    /// A vhost of which nothing is said.
+    pub fn new(name: &str) -> Vhost {
+        Vhost { name: name.into(), ..Vhost::default() }
+    }
+}
+
+/// A value that is known by its name everywhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GlobalParameter {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub value: Json,
 }
 
 /// What a user may do in a vhost.
@@ -164,6 +201,7 @@ impl Definition {
             Some(b'u') => json(value).map(Definition::User),
             Some(b'p') => json(value).map(Definition::Permission),
             Some(b't') => json(value).map(Definition::TopicPermission),
+            Some(b'g') => json(value).map(Definition::GlobalParameter),
             Some(b'o') => json(value).map(Definition::Policy),
             Some(b'e') => json(value).map(Definition::Exchange),
             Some(b'd') => json(value).map(Definition::Delays),
@@ -182,6 +220,7 @@ impl Definition {
             Definition::TopicPermission(p) => {
                 key(b't', &[p.user.as_bytes(), p.vhost.as_bytes(), p.exchange.as_bytes()])
             }
+            Definition::GlobalParameter(g) => key(b'g', &[g.name.as_bytes()]),
             Definition::Policy(p) => {
                 let whose: &[u8] = if p.operator { b"operator" } else { b"user" };
                 key(b'o', &[p.vhost.as_bytes(), whose, p.name.as_bytes()])
@@ -212,6 +251,7 @@ impl Definition {
             Definition::User(u) => serde_json::to_vec(u),
             Definition::Permission(p) => serde_json::to_vec(p),
             Definition::TopicPermission(p) => serde_json::to_vec(p),
+            Definition::GlobalParameter(g) => serde_json::to_vec(g),
             Definition::Policy(p) => serde_json::to_vec(p),
             Definition::Exchange(e) => serde_json::to_vec(e),
             Definition::Delays(d) => serde_json::to_vec(d),
@@ -234,6 +274,10 @@ fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 mod table {
@@ -271,6 +315,7 @@ mod table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::limits::OF_VHOSTS;
     use amqp::Value;
 
     fn check(definition: Definition) {
@@ -293,7 +338,21 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_read_back() {
-        check(Definition::Vhost(Vhost { name: "/".into() }));
+        check(Definition::Vhost(Vhost::new("/")));
+        check(Definition::Vhost(Vhost {
+            description: "d".into(),
+            tags: vec!["t".into()],
+            default_queue_type: Some("quorum".into()),
+            tracing: true,
+            protected: true,
+            limits: Limits::read(&[("max-queues".into(), 5.into())].into_iter().collect(), OF_VHOSTS)
+                .unwrap(),
+            ..Vhost::new("v")
+        }));
+        check(Definition::GlobalParameter(GlobalParameter {
+            name: "g".into(),
+            value: serde_json::json!([1]),
+        }));
         check(Definition::User(User::new("guest", "guest", &["administrator"])));
         check(Definition::Permission(UserPermission {
             user: "guest".into(),

@@ -5,6 +5,7 @@
 //! visible, so the log has them in the order in which they happened. The caller waits for the store
 //! before it says that a change is made.
 
+mod about;
 mod alter;
 mod arguments;
 mod dead_letter;
@@ -40,6 +41,7 @@ use crate::message::Message;
 use crate::queue::{self, Arguments, Dead, Declaration, DeleteIf, Kept, Surroundings};
 use crate::roster::Churn;
 use crate::tally::{Tallies, Tally};
+pub use about::check_queue_type;
 pub use arguments::BCC;
 use arguments::{MessageProperties, from_exchanges, to_exchanges};
 use deduplication::Window;
@@ -107,6 +109,10 @@ pub enum To<'a> {
 #[derive(Debug)]
 pub struct Vhost {
     name: Arc<str>,
+    // Held for a look, and for an exchange of the pointer.
+    about: RwLock<Arc<definitions::Vhost>>,
+    /// The type of queues, if neither they nor the vhost say it.
+    queue_type: Option<String>,
     surroundings: Surroundings,
     ids: Arc<QueueIds>,
     requesters: Requesters,
@@ -130,6 +136,8 @@ struct Topology {
     delays: HashMap<Arc<str>, queue::Handle>,
     /// What exchanges know again, by exchange.
     windows: HashMap<Arc<str>, Arc<Window>>,
+    /// The vhost is gone.
+    is_closed: bool,
 }
 
 /// Gives every queue of the broker its number.
@@ -150,7 +158,13 @@ impl QueueIds {
 
 impl Vhost {
     /// An empty vhost, with the exchanges that every vhost has.
-    pub fn new(name: &str, surroundings: Surroundings, ids: Arc<QueueIds>) -> Self {
+    /// Queues are of `queue_type` if neither they nor the vhost say otherwise.
+    pub fn new(
+        about: definitions::Vhost,
+        queue_type: Option<String>,
+        surroundings: Surroundings,
+        ids: Arc<QueueIds>,
+    ) -> Self {
         let topology = Topology {
             exchanges: Exchanges::new(),
             queues: HashMap::new(),
@@ -158,14 +172,18 @@ impl Vhost {
             policies: Policies::default(),
             delays: HashMap::new(),
             windows: HashMap::new(),
+            is_closed: false,
         };
         let requesters = Requesters::default();
         let (generation, topology) = (AtomicU64::new(0), RwLock::new(topology));
         let (histories, schedule_ids) = (Histories::default(), Ids::default());
-        let name = name.into();
+        let name = about.name.as_str().into();
+        let about = RwLock::new(Arc::new(about));
         let exchange_tallies = DashMap::new();
         Vhost {
             name,
+            about,
+            queue_type,
             surroundings,
             ids,
             requesters,
@@ -242,6 +260,7 @@ impl Vhost {
             alternate: None,
         };
         let mut topology = self.write();
+        topology.check_open(&self.name)?;
         if topology.exchanges.get(name.as_bytes()).is_none() {
             self.check_alternate(caller, name, table)?;
         }
@@ -307,6 +326,7 @@ impl Vhost {
         table: &Table,
     ) -> Result<bool, Error> {
         let mut topology = self.write();
+        topology.check_open(&self.name)?;
         self.check_binding(caller, &topology, source, to, routing_key)?;
         topology.exchange(source, &self.name)?;
         let target = topology.target(to, &self.name)?;
@@ -434,12 +454,21 @@ impl Vhost {
         table: &Table,
     ) -> Result<(queue::Handle, bool), Error> {
         let mut topology = self.write();
+        topology.check_open(&self.name)?;
+        let typed = self.with_default_type(flags, table);
         if let Some(queue) = topology.queues.get(&name) {
             check_owner(queue, connection)?;
-            check_same(queue, flags, table)?;
+            // The default may have been another when the queue was made.
+            let is_same = check_same(queue, flags, table);
+            is_same.or_else(|error| match &typed {
+                Some(table) => check_same(queue, flags, table),
+                None => Err(error),
+            })?;
             queue.touch();
             return Ok((queue.clone(), queue.declaration().is_kept()));
         }
+        self.check_room(&topology, &name)?;
+        let table = typed.as_ref().unwrap_or(table);
         let arguments = Arguments::parse(table, flags.of_type(), &name, &self.name)?;
         let declaration = Declaration {
             vhost: self.name.clone(),
@@ -589,6 +618,11 @@ impl Vhost {
     /// All policies.
     pub fn policies(&self) -> Vec<Policy> {
         self.read().policies.iter().cloned().collect()
+    }
+
+    /// The policy of that name.
+    pub fn policy(&self, name: &str, operator: bool) -> Option<Policy> {
+        self.read().policies.get(name, operator).cloned()
     }
 
     /// What policies hold for a queue: the names of the user's and the operator's, and what they say together.

@@ -235,6 +235,16 @@ impl Policies {
     }
 }
 
+impl Policy {
+    /// Whether it can be.
+    ///
+    /// # Errors
+    /// `Invalid`: what is wrong with it.
+    pub fn check(&self) -> Result<(), Error> {
+        Policies::default().set(self.clone())
+    }
+}
+
 impl Meaning {
     /// Reads what a policy says.
     fn read(policy: &Policy) -> Result<Meaning, Error> {

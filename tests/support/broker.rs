@@ -115,6 +115,11 @@ impl Broker {
         Client::connect(self.address())
     }
 
+    /// The broker itself, for what administrators do.
+    pub fn inner(&self) -> &Arc<garenne::broker::Broker> {
+        &self.running().broker
+    }
+
     /// A vhost, for what no client can ask for.
     pub fn vhost(&self, name: &str) -> Arc<Vhost> {
         self.running().broker.vhost(name).expect("a vhost")

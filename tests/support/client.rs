@@ -152,9 +152,15 @@ impl Client {
     /// The handshake up to connection.open-ok.
     #[track_caller]
     pub fn shake_hands(&mut self, login: &Login) {
+        self.ask_to_open(login);
+        self.on(0).expect(connection::OpenOk {});
+    }
+
+    /// The handshake up to connection.open, which may be refused.
+    #[track_caller]
+    pub fn ask_to_open(&mut self, login: &Login) {
         self.begin(login);
         self.on(0).send(connection::Open { virtual_host: login.vhost.as_str().into() });
-        self.on(0).expect(connection::OpenOk {});
     }
 
     /// The handshake up to tune-ok.

@@ -1,9 +1,16 @@
 //! The whole: vhosts, users and the store. Opens the data directory and puts back what was there.
 
-use std::net::IpAddr;
+mod attempts;
+mod audit;
+mod limits;
+mod parameters;
+mod seed;
+mod users;
+mod vhosts;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -13,21 +20,28 @@ use tokio::sync::{Notify, mpsc};
 use tracing::{error, info, warn};
 
 use crate::alarm::{self, Alarm, Cause, Siren};
-use crate::auth::{Access, Permission, TopicPermission, User, Users};
+use crate::auth::Users;
 use crate::budget::Budget;
 use crate::clock::Clock;
-use crate::config::{Config, Seed};
+use crate::config::Config;
 use crate::delivery::ConsumerId;
 use crate::error::Error;
 use crate::memory::Memory;
 use crate::node::{Expiry, Listener, Uptime};
 use crate::queue::{self, DeleteIf, Departed, Surroundings, Tick};
 use crate::roster::Roster;
-use crate::tally::{Sizes, Tallies, WholeTallies};
+use crate::tally::{Sizes, WholeTallies};
 use crate::timers::Timers;
-use crate::vhost::definitions::{self, Definition, UserPermission, UserTopicPermission};
-use crate::vhost::policy::Policy;
+use crate::vhost::definitions::Definition;
 use crate::vhost::{QueueIds, Vhost};
+pub use attempts::{Attempts, Protocol, Source, Tries};
+pub use audit::{Actor, AdminEvent, Audit, Deed, Hook};
+pub use limits::Place;
+use limits::Places;
+use parameters::Globals;
+pub use parameters::{CLUSTER_NAME, Parameter};
+pub use users::{Refused, Wanted};
+pub use vhosts::VhostChanges;
 
 /// How often is looked whether messages take too much memory.
 const MEMORY_PERIOD: Duration = Duration::from_millis(100);
@@ -62,6 +76,14 @@ pub struct Broker {
     pub roster: Roster,
     vhosts: DashMap<Arc<str>, Arc<Vhost>>,
     users: RwLock<Users>,
+    globals: RwLock<Globals>,
+    // Held by whoever changes any of these for an administrator; lock order: this, then users, then a vhost.
+    turn: Mutex<()>,
+    /// Who tried to log in.
+    pub attempts: Attempts,
+    /// Tells what administrators do.
+    pub audit: Audit,
+    places: Places,
     surroundings: Surroundings,
     ids: Arc<QueueIds>,
     last_consumer: AtomicU64,
@@ -127,6 +149,11 @@ impl Broker {
             roster,
             vhosts: DashMap::new(),
             users: RwLock::default(),
+            globals: RwLock::default(),
+            turn: Mutex::default(),
+            attempts: Attempts::default(),
+            audit: Audit::default(),
+            places: Places::default(),
             surroundings: Surroundings {
                 store,
                 clock,
@@ -188,29 +215,9 @@ impl Broker {
         let _ = self.certificates.set(Certificates(Box::new(look)));
     }
 
-    /// What the cluster is called.
-    pub fn cluster_name(&self) -> &str {
-        self.config.cluster_name()
-    }
-
     /// Whether publishers are to be held back.
     pub fn alarm(&self) -> &Alarm {
         &self.alarm
-    }
-
-    /// The vhost of that name.
-    ///
-    /// # Errors
-    /// [`Error::NoVhost`].
-    pub fn vhost(&self, name: &str) -> Result<Arc<Vhost>, Error> {
-        self.vhosts.get(name).map(|v| v.clone()).ok_or_else(|| Error::NoVhost(name.into()))
-    }
-
-    /// All vhosts, by name.
-    pub fn vhosts(&self) -> Vec<Arc<Vhost>> {
-        let mut all: Vec<Arc<Vhost>> = self.vhosts.iter().map(|vhost| vhost.value().clone()).collect();
-        all.sort_by(|a, b| a.name().cmp(b.name()));
-        all
     }
 
     /// A number for a new consumer.
@@ -218,28 +225,9 @@ impl Broker {
         ConsumerId(self.last_consumer.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// The user, if the password is right.
-    pub fn authenticate(&self, name: &str, password: &str) -> Option<Arc<User>> {
-        let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
-        users.authenticate(name, password).cloned().map(Arc::new)
-    }
-
-    /// The user, if the password is right and it may come from there.
-    pub fn authenticate_from(&self, name: &str, password: &str, from: IpAddr) -> Option<Arc<User>> {
-        self.authenticate(name, password).filter(|user| may_come_from(&user.name, from))
-    }
-
     /// How much memory there is.
     pub fn budget(&self) -> &Budget {
         &self.budget
-    }
-
-    /// What a user may do in a vhost.
-    ///
-    /// # Errors
-    /// [`Error::RefusedVhost`] if it has no permissions there.
-    pub fn access(&self, user: &str, vhost: &str) -> Result<Arc<Access>, Error> {
-        self.users.read().unwrap_or_else(PoisonError::into_inner).access(user, vhost)
     }
 
     /// Looks after queues whose time has come, until the caller stops polling.
@@ -329,7 +317,7 @@ impl Broker {
         }
         // What is referred to comes before what refers to it.
         definitions.sort_by_key(|definition| match definition {
-            Definition::Vhost(_) => 0,
+            Definition::Vhost(_) | Definition::GlobalParameter(_) => 0,
             Definition::User(_) => 1,
             Definition::Permission(_) => 2,
             Definition::TopicPermission(_) => 3,
@@ -370,7 +358,11 @@ impl Broker {
     ) -> Result<(), Error> {
         match definition {
             Definition::Vhost(kept) => {
-                self.add_vhost(&kept.name);
+                self.add_vhost(kept.clone());
+                Ok(())
+            }
+            Definition::GlobalParameter(kept) => {
+                self.globals_mut().insert(kept.name.clone(), kept.value.clone());
                 Ok(())
             }
             Definition::User(kept) => {
@@ -378,12 +370,11 @@ impl Broker {
                 Ok(())
             }
             Definition::Permission(kept) => {
-                let (user, vhost) = (kept.user.as_str().into(), kept.vhost.as_str().into());
-                self.users_mut().permit(user, vhost, kept.permission.clone());
+                self.users_mut().permit(&kept.user, &kept.vhost, Some(kept.permission.clone()));
                 Ok(())
             }
             Definition::TopicPermission(kept) => {
-                let permission = kept.permission.clone();
+                let permission = Some(kept.permission.clone());
                 self.users_mut().permit_topic(&kept.user, &kept.vhost, &kept.exchange, permission);
                 Ok(())
             }
@@ -424,123 +415,77 @@ impl Broker {
         }
     }
 
-    fn add_vhost(&self, name: &str) {
-        let tallies = Arc::new(Tallies::of(&self.tallies));
-        let surroundings = Surroundings { tallies, ..self.surroundings.clone() };
-        let vhost = Vhost::new(name, surroundings, self.ids.clone());
-        self.vhosts.insert(vhost.name().clone(), Arc::new(vhost));
+    // Changes -------------------------------------------------------------------------------------
+
+    /// Makes a change that an administrator asks for: nothing else is changed meanwhile, the store has it when
+    /// this returns, and it is told of. May block.
+    fn perform<T>(
+        &self,
+        actor: &Actor,
+        what: &str,
+        change: impl FnOnce() -> Result<Change<T>, Error>,
+    ) -> Result<T, Error> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change().inspect_err(|error| self.audit.refused(actor, what, error))?;
+        let Change { operations, events, value } = changed;
+        self.tell(operations);
+        drop(turn);
+        if !events.is_empty() {
+            self.keep(Vec::new())?;
+        }
+        events.into_iter().for_each(|event| self.audit.done(actor, event, self.clock()));
+        Ok(value)
     }
 
-    fn users_mut(&self) -> std::sync::RwLockWriteGuard<'_, Users> {
+    /// Appends what belongs together: all of it happens or none.
+    fn tell(&self, operations: Vec<Operation>) {
+        let operations = match operations.len() {
+            0 => return,
+            1 => operations,
+            _ => vec![Operation::Atomic(operations)],
+        };
+        self.store().append(operations, Urgency::Lazy);
+    }
+
+    /// Appends it, and waits until the disk has this and all before.
+    fn keep(&self, operations: Vec<Operation>) -> Result<(), Error> {
+        self.tell(operations);
+        self.store().append_and_wait(Vec::new()).map_err(|error| Error::Store(error.to_string()))
+    }
+
+    fn users(&self) -> RwLockReadGuard<'_, Users> {
+        self.users.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn users_mut(&self) -> RwLockWriteGuard<'_, Users> {
         self.users.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes what a new broker has (vhost `/`, user guest) and what the configuration asks for, so far
-    /// as it is not there.
-    fn seed(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let mut news = Vec::new();
-        let is_new = self.vhosts.is_empty() && self.users_mut().is_empty();
-        let first = is_new.then_some(&self.config.first);
-        for seed in first.into_iter().chain([&self.config.seed]) {
-            self.seed_with(seed, &mut news)?;
-        }
-        if news.is_empty() {
-            return Ok(());
-        }
-        let operations = news.iter().map(Definition::define).collect();
-        Ok(self.store().append_and_wait(operations)?)
+    fn globals(&self) -> RwLockReadGuard<'_, Globals> {
+        self.globals.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seed_with(&self, seed: &Seed, news: &mut Vec<Definition>) -> Result<(), Error> {
-        for vhost in &seed.vhosts {
-            if self.vhost(&vhost.name).is_err() {
-                self.add_vhost(&vhost.name);
-                news.push(Definition::Vhost(definitions::Vhost { name: vhost.name.clone() }));
-            }
-        }
-        for wanted in &seed.users {
-            let mut users = self.users_mut();
-            let has_it = users
-                .get(&wanted.name)
-                .is_some_and(|u| u.password.fits(&wanted.password) && u.tags == wanted.tags);
-            if !has_it {
-                let tags: Vec<&str> = wanted.tags.iter().map(String::as_str).collect();
-                let user = User::new(&wanted.name, &wanted.password, &tags);
-                users.insert(user.clone());
-                news.push(Definition::User(user));
-            }
-        }
-        for wanted in &seed.permissions {
-            let permission = Permission {
-                configure: wanted.configure.clone(),
-                write: wanted.write.clone(),
-                read: wanted.read.clone(),
-            };
-            // Compiled now, so that a bad expression stops the start and not the first login.
-            Access::new(wanted.user.as_str().into(), wanted.vhost.as_str().into(), &permission)?;
-            self.vhost(&wanted.vhost)?;
-            let mut users = self.users_mut();
-            if users.get(&wanted.user).is_none() {
-                return Err(Error::Invalid(format!(
-                    "the configuration gives permissions to user '{}', who is not there; add a [[users]] entry",
-                    wanted.user
-                )));
-            }
-            if users.permission(&wanted.user, &wanted.vhost) != Some(&permission) {
-                users.permit(wanted.user.as_str().into(), wanted.vhost.as_str().into(), permission.clone());
-                let (user, vhost) = (wanted.user.clone(), wanted.vhost.clone());
-                news.push(Definition::Permission(UserPermission { user, vhost, permission }));
-            }
-        }
-        for wanted in &seed.policies {
-            let policy: Policy = serde_json::from_value(wanted.clone()).map_err(|error| {
-                Error::Invalid(format!("a policy of the configuration: {error}: {wanted}"))
-            })?;
-            let vhost = self.vhost(&policy.vhost)?;
-            if !vhost.policies().contains(&policy) {
-                vhost.set_policy(policy)?;
-            }
-        }
-        for wanted in &seed.topic_permissions {
-            let (user, vhost, exchange) = (&wanted.user, &wanted.vhost, &wanted.exchange);
-            let permission = TopicPermission { write: wanted.write.clone(), read: wanted.read.clone() };
-            let mut users = self.users_mut();
-            if users.topic_permission(user, vhost, exchange) == Some(&permission) {
-                continue;
-            }
-            users.compile(user, vhost)?.add_topic(exchange.as_str().into(), &permission)?;
-            users.permit_topic(user, vhost, exchange, permission.clone());
-            news.push(Definition::TopicPermission(UserTopicPermission {
-                user: user.clone(),
-                vhost: vhost.clone(),
-                exchange: exchange.clone(),
-                permission,
-            }));
-        }
-        Ok(())
+    fn globals_mut(&self) -> RwLockWriteGuard<'_, Globals> {
+        self.globals.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Everybody knows guest's password, so guest comes from this machine only. A listener for both families sees
-/// 127.0.0.1 as ::ffff:127.0.0.1.
-fn may_come_from(user: &str, ip: IpAddr) -> bool {
-    user != "guest" || ip.to_canonical().is_loopback()
+/// What a change comes to: it has been made, and has to be kept and told of.
+struct Change<T> {
+    operations: Vec<Operation>,
+    events: Vec<AdminEvent>,
+    value: T,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+impl<T> Change<T> {
+    /// Nothing has changed.
+    fn nothing(value: T) -> Change<T> {
+        Change { operations: Vec::new(), events: Vec::new(), value }
+    }
 
-    #[test]
-    fn guest_comes_from_this_machine_only_whatever_its_address_looks_like() {
-        let may = |user: &str, ip: &str| may_come_from(user, ip.parse().unwrap());
-
-        for here in ["127.0.0.1", "127.8.0.2", "::1", "::ffff:127.0.0.1"] {
-            assert!(may("guest", here), "{here}");
-        }
-        for elsewhere in ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"] {
-            assert!(!may("guest", elsewhere), "{elsewhere}");
-            assert!(may("anna", elsewhere), "{elsewhere}");
-        }
+    /// Another belongs to it.
+    fn add<U>(&mut self, other: Change<U>) {
+        self.operations.extend(other.operations);
+        self.events.extend(other.events);
     }
 }
