@@ -36,3 +36,4 @@ pub mod roster;
 pub mod shutdown;
 pub mod tally;
 pub mod timers;
+pub mod tls;
