@@ -11,6 +11,7 @@ use dashmap::DashMap;
 use crate::delivery::ConnectionId;
 use crate::outbox::{Event, Outbox};
 use crate::tally::Tally;
+use crate::tls;
 
 /// An open connection as others may see it.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Guest {
     pub peer: SocketAddr,
     /// Where it came to.
     pub local: SocketAddr,
+    /// What TLS says of it, if it is spoken.
+    pub tls: Option<Arc<tls::Peer>>,
     /// Who logged in.
     pub user: Arc<str>,
     /// Where it works.

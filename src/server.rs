@@ -15,11 +15,12 @@ use crate::alarm::Siren;
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::connection;
+use crate::connection::{self, Door};
 use crate::http;
 use crate::metrics;
 use crate::node::Listener;
 use crate::shutdown::Shutdown;
+use crate::tls;
 
 /// How long connections may take to say goodbye when the broker stops.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -27,7 +28,9 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// A broker that has its data and its port and is about to serve.
 #[derive(Debug)]
 pub struct Server {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, Door)>,
+    /// Whose files may change.
+    acceptors: Vec<Arc<tls::Acceptor>>,
     http: Option<TcpListener>,
     metrics: Option<TcpListener>,
     broker: Arc<Broker>,
@@ -45,7 +48,13 @@ impl Server {
     pub async fn start(config: Config, options: store::Options, clock: Clock) -> Result<Server, StartError> {
         let mut listeners = Vec::new();
         for &address in &config.listen {
-            listeners.push(listen(address, "--listen").await?);
+            let door = Door { tls: None, has_proxy_header: config.proxy_protocol };
+            listeners.push((listen(address, "--listen").await?, door));
+        }
+        let acceptor = config.tls.as_ref().map(|settings| tls::Acceptor::new(settings, &[])).transpose()?;
+        for &address in &config.listen_tls {
+            let door = Door { tls: acceptor.clone(), has_proxy_header: config.proxy_protocol };
+            listeners.push((listen(address, "--listen-tls").await?, door));
         }
         let http = match config.http {
             Some(address) => Some(listen(address, "--http").await?),
@@ -57,7 +66,8 @@ impl Server {
         };
         let (broker, siren) =
             tokio::task::spawn_blocking(move || Broker::open(config, options, clock)).await??;
-        Ok(Server { listeners, http, metrics, broker, siren })
+        let acceptors = acceptor.into_iter().collect();
+        Ok(Server { listeners, acceptors, http, metrics, broker, siren })
     }
 
     /// Where it listens first.
@@ -66,7 +76,18 @@ impl Server {
     /// The system's, or that it does not listen at all.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         let first = self.listeners.first().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
-        first.local_addr()
+        first.0.local_addr()
+    }
+
+    /// Where it listens first with TLS.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        let (listener, _) = self.listeners.iter().find(|(_, door)| door.tls.is_some())?;
+        listener.local_addr().ok()
+    }
+
+    /// What has certificates that can be read again.
+    pub fn acceptors(&self) -> &[Arc<tls::Acceptor>] {
+        &self.acceptors
     }
 
     /// Where the HTTP API is, if anywhere.
@@ -90,7 +111,11 @@ impl Server {
     /// # Errors
     /// If not everything could be written.
     pub async fn run(self, mut shutdown: Shutdown) -> Result<(), store::Error> {
-        let Server { listeners, http, metrics, broker, siren } = self;
+        let Server { mut listeners, acceptors, http, metrics, broker, siren } = self;
+        let mut watching_files = JoinSet::new();
+        for acceptor in acceptors {
+            watching_files.spawn(async move { acceptor.watch().await });
+        }
         let mut connections = JoinSet::new();
         broker.set_listeners(addresses(&listeners, http.as_ref(), metrics.as_ref()));
         let disk_free_bytes_min = broker.config.disk_free_bytes_min;
@@ -103,7 +128,7 @@ impl Server {
         let timing = broker.keep_time();
         let tidying = broker.keep_memory();
         tokio::pin!(watching, timing, tidying);
-        info!(addresses = ?broker.config.listen, "Server startup complete");
+        info!(addresses = ?broker.config.listen, tls = ?broker.config.listen_tls, "Server startup complete");
         loop {
             tokio::select! {
                 () = shutdown.asked() => break,
@@ -115,9 +140,9 @@ impl Server {
                         error!(%panic, "a connection's task has panicked; please report this");
                     }
                 }
-                accepted = accept(&listeners) => match accepted {
-                    Ok((stream, peer)) => {
-                        connections.spawn(connection::serve(stream, peer, broker.clone()));
+                accepted = accept(&mut listeners) => match accepted {
+                    Ok((stream, peer, door)) => {
+                        connections.spawn(connection::serve(stream, peer, door, broker.clone()));
                     }
                     Err(error) => {
                         // Out of file descriptors, most likely: give others time to end.
@@ -155,10 +180,18 @@ async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, String> 
 }
 
 /// The next connection of any listener.
-async fn accept(listeners: &[TcpListener]) -> std::io::Result<(TcpStream, SocketAddr)> {
+async fn accept(listeners: &mut [(TcpListener, Door)]) -> std::io::Result<(TcpStream, SocketAddr, Door)> {
     poll_fn(|context| {
-        let mut accepted = listeners.iter().map(|listener| listener.poll_accept(context));
-        accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
+        for at in 0..listeners.len() {
+            let (listener, door) = &listeners[at];
+            if let Poll::Ready(accepted) = listener.poll_accept(context) {
+                let door = door.clone();
+                // The next time it is asked last: nobody is passed over for ever.
+                listeners.rotate_left(at + 1);
+                return Poll::Ready(accepted.map(|(stream, peer)| (stream, peer, door)));
+            }
+        }
+        Poll::Pending
     })
     .await
 }

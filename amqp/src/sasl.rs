@@ -2,8 +2,11 @@
 
 use crate::table::{Table, Value};
 
-/// The mechanisms of a plain connection, as connection.start lists them.
-pub const MECHANISMS: &str = "PLAIN AMQPLAIN";
+/// The mechanisms that a name and a password are read from.
+pub const MECHANISMS: [&str; 2] = ["PLAIN", "AMQPLAIN"];
+
+/// The mechanism that leaves it to somebody else, such as TLS with a client's certificate.
+pub const EXTERNAL: &str = "EXTERNAL";
 
 /// A name and what is said to prove it.
 #[derive(Clone, PartialEq, Eq)]

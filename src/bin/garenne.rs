@@ -35,6 +35,10 @@ struct Arguments {
     #[arg(long, value_name = "ADDRESS:PORT", env = "GARENNE_LISTEN", value_delimiter = ',')]
     listen: Vec<SocketAddr>,
 
+    /// Where clients connect with TLS; the certificate stands in the configuration file.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "GARENNE_LISTEN_TLS", value_delimiter = ',')]
+    listen_tls: Vec<SocketAddr>,
+
     /// Where the HTTP API listens; none turns it off.
     #[arg(long, value_name = "ADDRESS:PORT|none", env = "GARENNE_HTTP")]
     http: Option<String>,
@@ -67,6 +71,9 @@ impl Arguments {
         config.data_dir = self.data_dir.unwrap_or(config.data_dir);
         if !self.listen.is_empty() {
             config.listen = self.listen;
+        }
+        if !self.listen_tls.is_empty() {
+            config.listen_tls = self.listen_tls;
         }
         let address_or_none = |flag: &str, text: Option<String>, default| match text {
             Some(text) => parse_address_or_none(&text).map_err(|e| format!("{flag}: {e}")),
@@ -118,7 +125,15 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error + Send + Sy
         let (trigger, shutdown) = shutdown::channel();
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut hangup = signal(SignalKind::hangup())?;
         let server = Server::start(config, options, Clock::system()).await?;
+        let acceptors = server.acceptors().to_vec();
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                tracing::info!("SIGHUP: certificates are read again");
+                acceptors.iter().for_each(|acceptor| acceptor.reload());
+            }
+        });
         tokio::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use amqp::limits;
+use amqp::{limits, sasl};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use store::SyncMode;
@@ -182,7 +182,7 @@ impl Default for Config {
             node_tags: BTreeMap::new(),
             load_definitions: Vec::new(),
             loopback_users: vec!["guest".into()],
-            auth_mechanisms: vec!["PLAIN".into(), "AMQPLAIN".into()],
+            auth_mechanisms: sasl::MECHANISMS.map(String::from).to_vec(),
             connection_max: None,
             channel_max_per_node: None,
             consumer_max_per_channel: None,
@@ -291,6 +291,20 @@ impl Config {
         if !(0.0..=1.0).contains(&self.memory_high_watermark) {
             let is = self.memory_high_watermark;
             return Err(format!("memory_high_watermark is {is}, and must be a part between 0 and 1"));
+        }
+        let known = |name: &String| name == sasl::EXTERNAL || sasl::MECHANISMS.contains(&name.as_str());
+        if self.auth_mechanisms.is_empty() || !self.auth_mechanisms.iter().all(known) {
+            let is = &self.auth_mechanisms;
+            return Err(format!("auth_mechanisms is {is:?}, and may have PLAIN, AMQPLAIN and EXTERNAL"));
+        }
+        if self.tls.is_none() && !self.listen_tls.is_empty() {
+            return Err("listen_tls needs [tls] with certificate and key".into());
+        }
+        if self.tls.is_none() && self.https.is_some() && self.https_tls.is_none() {
+            return Err("https needs [https_tls] or [tls] with certificate and key".into());
+        }
+        if self.tls.is_none() && self.metrics_https.is_some() && self.metrics_tls.is_none() {
+            return Err("metrics_https needs [metrics_tls] or [tls] with certificate and key".into());
         }
         let version = &self.server_properties.version;
         let is_dotted =

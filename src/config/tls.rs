@@ -49,6 +49,27 @@ pub struct Tls {
     pub login_san_index: usize,
 }
 
+impl Tls {
+    /// With a certificate and its key, and nothing asked of clients.
+    pub fn with(certificate: PathBuf, key: PathBuf) -> Tls {
+        Tls {
+            certificate,
+            key,
+            key_password: None,
+            ca: None,
+            verify_peer: false,
+            require_certificate: false,
+            versions: both(),
+            ciphers: Vec::new(),
+            prefer_own_ciphers: false,
+            server_names: BTreeMap::new(),
+            login_from: LoginFrom::default(),
+            login_san_type: SanType::default(),
+            login_san_index: 0,
+        }
+    }
+}
+
 /// A certificate for a server name.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]

@@ -9,13 +9,14 @@ use amqp::method::{Cold, LongString, connection};
 use amqp::{Exception, FrameKind, Method, ReplyCode, Table, Value, frame, limits, method, sasl};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tracing::{info, warn};
 
+use super::stream::Stream;
 use crate::auth::User;
 use crate::broker::{Broker, Place, Protocol};
 use crate::channel::Failure;
 use crate::delivery::ConnectionId;
+use crate::tls;
 use crate::vhost::{Caller, Vhost};
 
 /// How long a client that cannot be told of a wrong password has to wait, as with RabbitMQ: it makes
@@ -62,7 +63,7 @@ impl From<std::io::Error> for Refusal {
 
 /// A socket during the handshake: one method at a time.
 struct Talk<'a> {
-    stream: &'a mut TcpStream,
+    stream: &'a mut Stream,
     buffer: &'a mut BytesMut,
 }
 
@@ -70,7 +71,8 @@ impl Talk<'_> {
     async fn send(&mut self, method: connection::AMQPMethod) -> Result<(), Refusal> {
         let mut out = BytesMut::new();
         frame::put_method(&mut out, 0, &Cold::Connection(method));
-        Ok(self.stream.write_all(&out).await?)
+        self.stream.write_all(&out).await?;
+        Ok(self.stream.flush().await?)
     }
 
     async fn fill(&mut self) -> Result<(), Refusal> {
@@ -139,22 +141,23 @@ fn out_of_turn(method: &connection::AMQPMethod, state: &str) -> Refusal {
 
 /// Talks to a client until the connection is open, or says why it is not.
 pub async fn shake_hands(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     buffer: &mut BytesMut,
     peer: SocketAddr,
+    tls: Option<&tls::Peer>,
     id: ConnectionId,
     broker: &Broker,
 ) -> Result<Agreed, Refusal> {
     let mut talk = Talk { stream, buffer };
     protocol_header(&mut talk).await?;
-    talk.send(start(broker)).await?;
+    talk.send(start(broker, tls)).await?;
 
     let start_ok = match talk.receive().await? {
         connection::AMQPMethod::StartOk(start_ok) => start_ok,
         other => return Err(out_of_turn(&other, "starting")),
     };
     let client_properties = Table::from(&start_ok.client_properties);
-    let user = authenticate(&start_ok, &client_properties, peer, broker).await?;
+    let user = authenticate(&start_ok, &client_properties, peer, tls, broker).await?;
 
     let config = &broker.config;
     talk.send(connection::AMQPMethod::Tune(connection::Tune {
@@ -235,7 +238,14 @@ async fn protocol_header(talk: &mut Talk<'_>) -> Result<(), Refusal> {
     Err(Refusal::Silent(format!("the client opened with {looks_like}: {:02x?}", &header[..])))
 }
 
-fn start(broker: &Broker) -> connection::AMQPMethod {
+/// The mechanisms that are configured; EXTERNAL only where there is something external.
+fn mechanisms(broker: &Broker, tls: Option<&tls::Peer>) -> String {
+    let offered = broker.config.auth_mechanisms.iter().map(String::as_str);
+    let offered: Vec<&str> = offered.filter(|name| *name != sasl::EXTERNAL || tls.is_some()).collect();
+    offered.join(" ")
+}
+
+fn start(broker: &Broker, tls: Option<&tls::Peer>) -> connection::AMQPMethod {
     const CAPABILITIES: &[&str] = &[
         "publisher_confirms",
         "exchange_exchange_bindings",
@@ -262,7 +272,7 @@ fn start(broker: &Broker) -> connection::AMQPMethod {
         version_major: 0,
         version_minor: 9,
         server_properties: (&properties).into(),
-        mechanisms: LongString::from(sasl::MECHANISMS),
+        mechanisms: LongString::from(mechanisms(broker, tls)),
         locales: LongString::from("en_US"),
     })
 }
@@ -271,22 +281,31 @@ async fn authenticate(
     start_ok: &connection::StartOk,
     client_properties: &Table,
     peer: SocketAddr,
+    tls: Option<&tls::Peer>,
     broker: &Broker,
 ) -> Result<Arc<User>, Refusal> {
     let mechanism = start_ok.mechanism.as_str();
-    if !sasl::MECHANISMS.split(' ').any(|m| m == mechanism) {
+    if !mechanisms(broker, tls).split(' ').any(|m| m == mechanism) {
         return Err(Refusal::Silent(format!("unknown SASL mechanism '{mechanism}'")));
     }
-    let said = sasl::decode(mechanism, start_ok.response.as_bytes());
-    let (name, password) = said.as_ref().map_or(("", ""), |c| (&*c.user, &*c.password));
-    let refused = match broker.log_in(name, password, peer, Protocol::Amqp) {
+    let (name, outcome) = if mechanism == sasl::EXTERNAL {
+        let name = tls.and_then(|tls| tls.certificate.as_ref()).and_then(|c| c.login.clone());
+        let outcome = broker.log_in_known(name.as_deref().unwrap_or_default(), peer, Protocol::Amqp);
+        (name.or_else(|| Some("(no name in a certificate)".into())), outcome)
+    } else {
+        let said = sasl::decode(mechanism, start_ok.response.as_bytes());
+        let (name, password) = said.as_ref().map_or(("", ""), |c| (&*c.user, &*c.password));
+        let outcome = broker.log_in(name, password, peer, Protocol::Amqp);
+        (said.map(|c| c.user), outcome)
+    };
+    let refused = match outcome {
         Ok(user) => {
             info!(%peer, user = %user.name, "logged in");
             return Ok(user);
         }
         Err(refused) => refused,
     };
-    warn!(%peer, user = said.map(|c| c.user), mechanism, "login refused");
+    warn!(%peer, user = name, mechanism, "login refused");
     let capabilities = match client_properties.get("capabilities") {
         Some(Value::Table(table)) => table.clone(),
         _ => Table::new(),

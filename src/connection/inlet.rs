@@ -4,7 +4,6 @@
 use std::io;
 
 use bytes::BytesMut;
-use tokio::net::tcp::ReadHalf;
 
 /// Room made for a read of a busy connection, and of one that says little.
 pub const ROOM_BYTES_MAX: usize = 128 * 1024;
@@ -23,29 +22,19 @@ impl Inlet {
         Inlet { bytes, room_bytes: ROOM_BYTES_MIN }
     }
 
-    /// Waits for more, and reads it. No octets are the end. Can be given up at any point.
-    pub async fn read(&mut self, reader: &mut ReadHalf<'_>) -> io::Result<usize> {
-        // Others want to run, too, if this client never stops talking.
-        tokio::task::coop::consume_budget().await;
-        loop {
-            if self.bytes.capacity() - self.bytes.len() < self.room_bytes / 8 {
-                self.bytes.reserve(self.room_bytes);
-            }
-            let room = self.bytes.capacity() - self.bytes.len();
-            match reader.try_read_buf(&mut self.bytes) {
-                Ok(n) => {
-                    self.learn(n, room);
-                    return Ok(n);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.bytes.is_empty() {
-                        self.bytes = BytesMut::new();
-                    }
-                    reader.readable().await?;
-                }
-                Err(error) => return Err(error),
-            }
+    /// Makes room and lets `read` fill it. A buffer that nothing has come into is let go.
+    pub fn fill(&mut self, read: impl FnOnce(&mut BytesMut) -> io::Result<usize>) -> io::Result<usize> {
+        if self.bytes.capacity() - self.bytes.len() < self.room_bytes / 8 {
+            self.bytes.reserve(self.room_bytes);
         }
+        let room = self.bytes.capacity() - self.bytes.len();
+        let read = read(&mut self.bytes);
+        match &read {
+            Ok(n) => self.learn(*n, room),
+            Err(_) if self.bytes.is_empty() => self.bytes = BytesMut::new(),
+            Err(_) => {}
+        }
+        read
     }
 
     fn learn(&mut self, read: usize, room: usize) {

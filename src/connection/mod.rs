@@ -5,14 +5,19 @@
 //! waits only for its own socket, its own bell, or its own place in the store's queue; no other client
 //! can hold it up, and it holds up no other.
 
+mod entrance;
 mod handshake;
 mod heartbeat;
 mod inlet;
+mod proxy;
+mod stream;
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
 use amqp::method::{Cold, channel as channel_class, connection as connection_class};
@@ -20,9 +25,8 @@ use amqp::{Exception, Frame, FrameKind, Method, ReplyCode, Scope, Value, frame, 
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use store::Ticket;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tracing::{debug, info, warn};
 
 use crate::alarm::Alarm;
@@ -36,9 +40,12 @@ use crate::outbox::{Event, Outbox};
 use crate::queue::{Origin, Return};
 use crate::roster::{Channels, Churn, Guest, Traffic};
 use crate::writer::Writer;
+pub use entrance::Door;
+use entrance::Visitor;
 use handshake::{Agreed, Refusal};
 use heartbeat::{Beat, Heartbeat};
 use inlet::{Inlet, ROOM_BYTES_MAX};
+use stream::{Ready, Stream};
 
 /// Deliveries are taken from the outbox while less than this waits to be written.
 const WRITE_BYTES_LOW: usize = 256 * 1024;
@@ -68,15 +75,29 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const PUBLISH: &[u8] = &[0, 60, 0, 40];
 
 /// Talks to a client from its first byte to its last.
-pub async fn serve(mut stream: TcpStream, peer: SocketAddr, broker: Arc<Broker>) {
+pub async fn serve(socket: TcpStream, peer: SocketAddr, door: Door, broker: Arc<Broker>) {
     let id = broker.roster.next_id();
     // Our own batches are what Nagle's algorithm would wait for.
-    let _ = stream.set_nodelay(true);
-    let mut buffer = BytesMut::with_capacity(4096);
+    let _ = socket.set_nodelay(true);
     let timeout = Duration::from_secs(broker.config.handshake_timeout_secs);
+    let deadline = tokio::time::Instant::now() + timeout;
+    let too_late = |peer: SocketAddr| {
+        warn!(%peer, seconds = timeout.as_secs(), "the client did not finish its handshake in time");
+    };
     // Apart, so that its memory goes when it is over.
-    let shaking = Box::pin(handshake::shake_hands(&mut stream, &mut buffer, peer, id, &broker));
-    let agreed = match tokio::time::timeout(timeout, shaking).await {
+    let coming = Box::pin(entrance::let_in(socket, peer, door));
+    let Visitor { mut stream, peer, local, tls } = match tokio::time::timeout_at(deadline, coming).await {
+        Ok(Ok(visitor)) => visitor,
+        Ok(Err(reason)) => {
+            warn!(%peer, reason, "connection refused");
+            return;
+        }
+        Err(_) => return too_late(peer),
+    };
+    let mut buffer = BytesMut::with_capacity(4096);
+    let tls_peer = tls.as_deref();
+    let shaking = Box::pin(handshake::shake_hands(&mut stream, &mut buffer, peer, tls_peer, id, &broker));
+    let agreed = match tokio::time::timeout_at(deadline, shaking).await {
         Ok(Ok(agreed)) => agreed,
         Ok(Err(Refusal::Told(failure))) => {
             warn!(%peer, error = %failure.exception, "connection refused");
@@ -87,16 +108,14 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, broker: Arc<Broker>)
             warn!(%peer, reason, "connection refused");
             return;
         }
-        Err(_) => {
-            warn!(%peer, seconds = timeout.as_secs(), "the client did not finish its handshake in time");
-            return;
-        }
+        Err(_) => return too_late(peer),
     };
     let outbox = Outbox::new();
     let guest = Arc::new(Guest {
         id,
         peer,
-        local: stream.local_addr().unwrap_or(peer),
+        local,
+        tls,
         user: agreed.caller.user.name.clone(),
         vhost: agreed.vhost.name().clone(),
         client_properties: agreed.client_properties.clone(),
@@ -125,11 +144,10 @@ pub async fn serve(mut stream: TcpStream, peer: SocketAddr, broker: Arc<Broker>)
 }
 
 /// Says goodbye to a client that never got in, and waits a moment for it to hear.
-async fn refuse(stream: &mut TcpStream, failure: &Failure) {
-    use tokio::io::AsyncWriteExt;
+async fn refuse(stream: &mut Stream, failure: &Failure) {
     let mut out = BytesMut::new();
     frame::put_method(&mut out, 0, &close_method(failure));
-    if stream.write_all(&out).await.is_ok() {
+    if stream.write_all(&out).await.is_ok() && stream.flush().await.is_ok() {
         let mut sink = [0; 512];
         let until_close_ok =
             async { while matches!(stream.read(&mut sink).await, Ok(n) if n == sink.len()) {} };
@@ -283,9 +301,8 @@ impl Connection {
         }
     }
 
-    async fn run(&mut self, stream: &mut TcpStream, buffer: BytesMut) -> io::Result<()> {
+    async fn run(&mut self, stream: &mut Stream, buffer: BytesMut) -> io::Result<()> {
         let mut inlet = Inlet::new(buffer);
-        let (mut reader, mut socket) = stream.split();
         let period = self.heartbeat.period().unwrap_or(Duration::from_secs(3600));
         let mut tick = tokio::time::interval(period);
         let mut alarm = self.broker.alarm().clone();
@@ -293,15 +310,12 @@ impl Connection {
         self.accept(&mut inlet.bytes);
         loop {
             self.work();
-            self.write(&mut socket)?;
+            poll_fn(|context| Poll::Ready(self.write(stream, context))).await?;
             match self.phase {
                 Phase::Over => return Ok(()),
                 Phase::Leaving(_) if self.out.is_empty() => {
-                    if !self.client_hangs_up {
-                        use tokio::io::AsyncWriteExt;
-                        socket.shutdown().await?;
-                    }
-                    hear_out(&mut reader).await;
+                    stream.finish(!self.client_hangs_up, CLOSE_TIMEOUT).await?;
+                    hear_out(stream).await;
                     return Ok(());
                 }
                 Phase::Closing(since) | Phase::Leaving(since) if since.elapsed() > CLOSE_TIMEOUT => {
@@ -315,8 +329,11 @@ impl Connection {
             };
             let look_at_ms = self.look_at_ms();
             tokio::select! {
-                read = inlet.read(&mut reader), if self.wants_input() => {
-                    let read = read?;
+                ready = stream.ready(&mut inlet, self.wants_input(), !self.out.is_empty()) => {
+                    let read = match ready? {
+                        Ready::Write => continue,
+                        Ready::Read(read) => read,
+                    };
                     if read == 0 {
                         return match self.phase {
                             Phase::Running => Err(io::Error::other("the client closed the socket")),
@@ -328,7 +345,6 @@ impl Connection {
                     Traffic::add(&self.guest.traffic.reads, 1);
                     self.accept(&mut inlet.bytes);
                 }
-                writable = socket.writable(), if !self.out.is_empty() => writable?,
                 () = self.outbox.rung() => {}
                 () = clock.sleep_until(look_at_ms.unwrap_or_default()), if look_at_ms.is_some() => {}
                 () = tokio::time::sleep(LOOK_AGAIN), if self.batch.ahead_in.is_some() => {}
@@ -920,10 +936,10 @@ impl Connection {
         frame::put_method(self.out.frames(), channel, &method);
     }
 
-    fn write(&mut self, socket: &mut WriteHalf<'_>) -> io::Result<()> {
+    fn write(&mut self, stream: &mut Stream, context: &mut task::Context<'_>) -> io::Result<()> {
         while !self.out.is_empty() {
             let (slices, n) = self.out.slices();
-            match socket.try_write_vectored(&slices[..n]) {
+            match stream.try_write(context, &slices[..n]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     self.out.advance(written);
@@ -943,6 +959,7 @@ impl Connection {
                 Err(e) => return Err(e),
             }
         }
+        stream.try_flush(context)?;
         self.outbox.set_clogged(false);
         if self.out.len() < WRITE_BYTES_LOW && !self.outbox.is_empty() {
             // More was left in the outbox than could be taken: come round again.
@@ -977,10 +994,10 @@ impl Connection {
 
 /// Reads what the client still sends until it hangs up, for a while: closing a socket with unread bytes
 /// would reset it, and the client might never see our last frames.
-async fn hear_out(reader: &mut ReadHalf<'_>) {
+async fn hear_out(stream: &mut Stream) {
     // Not on the stack: it would be part of every connection's task.
     let mut sink = vec![0; 4096];
-    let until_end = async { while matches!(reader.read(&mut sink).await, Ok(n) if n > 0) {} };
+    let until_end = async { while matches!(stream.read(&mut sink).await, Ok(n) if n > 0) {} };
     let _ = tokio::time::timeout(HANG_UP_TIMEOUT, until_end).await;
 }
 

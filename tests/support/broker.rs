@@ -30,6 +30,7 @@ struct Running {
     broker: Arc<garenne::broker::Broker>,
     address: SocketAddr,
     http: SocketAddr,
+    tls_address: Option<SocketAddr>,
     trigger: Trigger,
     thread: JoinHandle<Result<(), String>>,
 }
@@ -85,6 +86,11 @@ impl Broker {
         self.running().http
     }
 
+    /// Where it listens with TLS.
+    pub fn tls_address(&self) -> SocketAddr {
+        self.running().tls_address.expect("a broker that speaks TLS")
+    }
+
     /// For programs that are given a URL.
     pub fn url(&self) -> String {
         format!("amqp://guest:guest@{}/", self.address())
@@ -123,6 +129,11 @@ impl Broker {
     /// A vhost, for what no client can ask for.
     pub fn vhost(&self, name: &str) -> Arc<Vhost> {
         self.running().broker.vhost(name).expect("a vhost")
+    }
+
+    /// Who is connected.
+    pub fn roster(&self) -> Vec<Arc<garenne::roster::Guest>> {
+        self.running().broker.roster.guests()
     }
 
     /// Moves the clock.
@@ -180,13 +191,15 @@ fn run(config: &Config, options: &store::Options, clock: &Clock) -> Result<Runni
             };
             let address = server.address().map_err(|e| e.to_string());
             let http = server.http_address().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
-            let _ = told.send(address.map(|address| (address, http, server.broker().clone())));
+            let tls_address = server.tls_address();
+            let _ = told.send(address.map(|address| (address, http, tls_address, server.broker().clone())));
             server.run(shutdown).await.map_err(|e| e.to_string())
         })
     };
     let thread = std::thread::spawn(serve);
-    let (address, http, broker) = hears.recv().map_err(|_| "the broker's thread has ended".to_string())??;
-    Ok(Running { broker, address, http, trigger, thread })
+    let (address, http, tls_address, broker) =
+        hears.recv().map_err(|_| "the broker's thread has ended".to_string())??;
+    Ok(Running { broker, address, http, tls_address, trigger, thread })
 }
 
 /// A user to be there.

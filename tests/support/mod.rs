@@ -10,9 +10,11 @@
 //! ```
 
 mod broker;
+pub mod certificates;
 mod client;
 mod events;
 mod process;
+pub mod tunnel;
 pub mod wire;
 
 use std::time::{Duration, Instant};

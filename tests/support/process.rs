@@ -10,11 +10,14 @@ use tempfile::TempDir;
 
 use super::{Client, Login, PATIENCE, eventually};
 
+const NO_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
 /// The binary in a process of its own, with a data directory that outlives it.
 pub struct Process {
     dir: TempDir,
     child: Option<Child>,
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
 }
 
 impl Process {
@@ -27,7 +30,16 @@ impl Process {
     pub fn with_config(text: &str) -> Process {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(dir.path().join("garenne.toml"), text).expect("a configuration file");
-        let mut process = Process { dir, child: None, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let mut process = Process { dir, child: None, address: NO_ADDRESS, tls_address: None };
+        process.spawn();
+        process
+    }
+
+    /// Starts the binary with a configuration file of this text, which says what TLS needs.
+    pub fn with_tls(text: &str) -> Process {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(dir.path().join("garenne.toml"), text).expect("a configuration file");
+        let mut process = Process { dir, child: None, address: NO_ADDRESS, tls_address: Some(NO_ADDRESS) };
         process.spawn();
         process
     }
@@ -52,10 +64,16 @@ impl Process {
         self.address
     }
 
+    /// Where it listens with TLS.
+    pub fn tls_address(&self) -> SocketAddr {
+        self.tls_address.expect("a broker that speaks TLS")
+    }
+
     fn spawn(&mut self) {
         // Another test may take the port before the broker does.
         for _ in 0..10 {
             self.address = free_address();
+            self.tls_address = self.tls_address.map(|_| free_address());
             if self.try_spawn() {
                 return;
             }
@@ -69,6 +87,7 @@ impl Process {
         let child = command(&self.data_dir(), self.address)
             .arg("--config")
             .arg(self.dir.path().join("garenne.toml"))
+            .args(self.tls_address.iter().flat_map(|at| ["--listen-tls".into(), at.to_string()]))
             .stdout(log.try_clone().expect("a second handle of the log"))
             .stderr(log)
             .spawn();
@@ -113,8 +132,17 @@ impl Process {
 
     /// SIGTERM.
     pub fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
+    fn signal(&self, signal: &str) {
         let id = self.child.as_ref().expect("a broker that runs").id();
-        let sent = Command::new("kill").args(["-TERM", &id.to_string()]).status();
+        let sent = Command::new("kill").args([signal, &id.to_string()]).status();
         assert!(sent.expect("the kill command").success());
     }
 
