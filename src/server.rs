@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::connection::{self, Door};
 use crate::http;
 use crate::metrics;
-use crate::node::Listener;
+use crate::node::{Expiry, Listener};
 use crate::shutdown::Shutdown;
 use crate::tls;
 
@@ -29,8 +29,8 @@ const GOODBYE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<(TcpListener, Door)>,
-    /// Whose files may change.
-    acceptors: Vec<Arc<tls::Acceptor>>,
+    /// Whose files may change, and what is spoken there.
+    acceptors: Vec<(&'static str, Arc<tls::Acceptor>)>,
     http: Option<TcpListener>,
     metrics: Option<TcpListener>,
     broker: Arc<Broker>,
@@ -66,7 +66,7 @@ impl Server {
         };
         let (broker, siren) =
             tokio::task::spawn_blocking(move || Broker::open(config, options, clock)).await??;
-        let acceptors = acceptor.into_iter().collect();
+        let acceptors = acceptor.map(|acceptor| ("amqp/ssl", acceptor)).into_iter().collect();
         Ok(Server { listeners, acceptors, http, metrics, broker, siren })
     }
 
@@ -86,8 +86,8 @@ impl Server {
     }
 
     /// What has certificates that can be read again.
-    pub fn acceptors(&self) -> &[Arc<tls::Acceptor>] {
-        &self.acceptors
+    pub fn acceptors(&self) -> Vec<Arc<tls::Acceptor>> {
+        self.acceptors.iter().map(|(_, acceptor)| acceptor.clone()).collect()
     }
 
     /// Where the HTTP API is, if anywhere.
@@ -113,9 +113,10 @@ impl Server {
     pub async fn run(self, mut shutdown: Shutdown) -> Result<(), store::Error> {
         let Server { mut listeners, acceptors, http, metrics, broker, siren } = self;
         let mut watching_files = JoinSet::new();
-        for acceptor in acceptors {
+        for (_, acceptor) in acceptors.clone() {
             watching_files.spawn(async move { acceptor.watch().await });
         }
+        broker.set_certificates(move || acceptors.iter().flat_map(|(at, from)| expiries(at, from)).collect());
         let mut connections = JoinSet::new();
         broker.set_listeners(addresses(&listeners, http.as_ref(), metrics.as_ref()));
         let disk_free_bytes_min = broker.config.disk_free_bytes_min;
@@ -198,15 +199,27 @@ async fn accept(listeners: &mut [(TcpListener, Door)]) -> std::io::Result<(TcpSt
 
 /// Where everything listens.
 fn addresses(
-    amqp: &[TcpListener],
+    amqp: &[(TcpListener, Door)],
     http: Option<&TcpListener>,
     metrics: Option<&TcpListener>,
 ) -> Vec<Listener> {
-    let amqp = amqp.iter().map(|listener| ("amqp", listener));
+    let amqp = amqp.iter().map(|(listener, door)| match &door.tls {
+        Some(_) => ("amqp/ssl", listener),
+        None => ("amqp", listener),
+    });
     let http = http.into_iter().map(|listener| ("http", listener));
     let metrics = metrics.into_iter().map(|listener| ("http/prometheus", listener));
     let address = |(protocol, listener): (&'static str, &TcpListener)| {
         Some(Listener { protocol, address: listener.local_addr().ok()? })
     };
     amqp.chain(http).chain(metrics).filter_map(address).collect()
+}
+
+fn expiries(protocol: &'static str, acceptor: &tls::Acceptor) -> Vec<Expiry> {
+    let expiry = |one: tls::Expiry| Expiry {
+        protocol,
+        file: one.file.display().to_string(),
+        not_after_secs: u64::try_from(one.at_secs).unwrap_or_default(),
+    };
+    acceptor.expiries().into_iter().map(expiry).collect()
 }

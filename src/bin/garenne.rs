@@ -127,7 +127,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error + Send + Sy
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut hangup = signal(SignalKind::hangup())?;
         let server = Server::start(config, options, Clock::system()).await?;
-        let acceptors = server.acceptors().to_vec();
+        let acceptors = server.acceptors();
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
                 tracing::info!("SIGHUP: certificates are read again");
