@@ -37,18 +37,29 @@ IDENTITIES = (("source", "vhost", "destination", "destination_type", "properties
 class Asked:
     """One broker, the calls as they are for it, and its answers with names that both brokers share."""
 
-    def __init__(self, broker):
+    def __init__(self, broker, names=None):
         self.broker = broker
         self.api = broker.api
-        names = {}                   # without the busy clients there is no publisher and no consumer
-        for connection in self.api.get("/api/connections").json():
-            label = connection.get("client_properties", {}).get("connection_name", f"w.{connection['user']}")
-            names[label] = connection["name"]
-        self.masks = [(re.escape(name), f"@{label}") for label, name in names.items()]
+        self.masks, self.places = [], {}
+        if names is None:
+            names = self.look()
+        self.masks += [(re.escape(name), f"@{label}") for label, name in names.items()]
         self.masks += [(r"127\.0\.0\.1:\d+ -> 127\.0\.0\.1:\d+", "@connection"), (r"ctag\d+\.[0-9a-f]+", "@ctag"),
                        (r"amq\.(gen|ctag)-[\w-]+", r"amq.\1-@"), (re.escape(broker.node), "@node"),
                        (r"rabbitmq-cluster-id-[\w-]+", "@cluster"), (r"tools\d+(@|%40)[\w.-]+", "@node"),
                        (rf"\b({broker.amqp}|{broker.http}|{broker.metrics})\b", "@port"), (r"<\d+\.\d+\.\d+>", "@pid")]
+
+    @classmethod
+    def without_clients(cls, broker):
+        """For tools that only want names replaced."""
+        return cls(broker, {})
+
+    def look(self):
+        """Fills in what stands for {places}. Returns label -> name of the connections there are."""
+        broker, names = self.broker, {}          # without the busy clients there is no publisher and no consumer
+        for connection in self.api.get("/api/connections").json():
+            label = connection.get("client_properties", {}).get("connection_name", f"w.{connection['user']}")
+            names[label] = connection["name"]
         odd = [binding for binding in self.api.get(f"/api/bindings/{world.V}/e/w.direct/q/w.classic").json()
                if "odd" in binding["routing_key"]]
         self.places = {
@@ -56,6 +67,7 @@ class Asked:
             "{idle}": part(names["w.idle"]), "{lonely}": part(names["w.admin"]),
             "{channel}": part(names.get("w.consumer", "none") + " (1)"), "{odd_key}": part(odd[0]["properties_key"]),
         }
+        return names
 
     def fill(self, text):
         for place, value in self.places.items():
