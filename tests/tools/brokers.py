@@ -146,7 +146,7 @@ class Garenne(Broker):
             self.process = subprocess.Popen(
                 [self.binary, "--data-dir", folder / "data", "--listen", f"{HOST}:{self.amqp}",
                  "--http", f"{HOST}:{self.http}", "--metrics", f"{HOST}:{self.metrics}"],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+                cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
     def stop(self):
         self.process.terminate()
