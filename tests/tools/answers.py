@@ -125,6 +125,8 @@ def identity(item):
         return label
     if "routing_key" in item and "arguments" in item and "destination" in item:
         return tuple(str(item.get(key)) for key in ("source", "vhost", "destination", "routing_key", "arguments"))
+    if "consumer_tag" in item and "queue" in item:
+        return (item["consumer_tag"], item["queue"]["name"], item["channel_details"].get("name", ""))
     for keys in IDENTITIES:
         if all(isinstance(item.get(key), str) for key in keys):
             return tuple(item[key] for key in keys)

@@ -48,6 +48,7 @@ class Report:
             Path(output).mkdir(parents=True, exist_ok=True)
             (Path(output) / f"{self.tool}.md").write_text(
                 f"# {self.tool}: {len(open_ones)} unexplained of {self.calls} calls\n\n{text}")
+            (Path(output) / f"{self.tool}.json").write_text(json.dumps(open_ones, indent=1, default=str))
         for name, what, *_ in open_ones[:20]:
             print(f"  {name} {what}")
         if len(open_ones) > 20:
