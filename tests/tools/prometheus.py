@@ -220,6 +220,7 @@ def main():
     result = report.Report("prometheus")
     port = arguments.port + 8
     with brokers.garenne(arguments) as garenne:
+        garenne.api.must("PUT", "/api/queues/%2F/idle", {"durable": True})       # no series of queues without one
         ask_everything(result, garenne, port, "idle")
         world.populate(garenne.api)
         world.fill(garenne.host, garenne.amqp)
