@@ -205,6 +205,15 @@ impl Call {
     }
 }
 
+/// Whether a body has all the fields that it must have.
+///
+/// # Errors
+/// `BadRequest` naming all that it has not.
+pub fn require(body: &Map<String, Json>, names: &[&str]) -> Result<(), Error> {
+    let missing: Vec<&str> = names.iter().filter(|name| !body.contains_key(**name)).copied().collect();
+    if missing.is_empty() { Ok(()) } else { Err(Error::missing_fields(&missing)) }
+}
+
 /// A field of a body that is a flag: RabbitMQ takes texts for it, too.
 ///
 /// # Errors

@@ -39,7 +39,13 @@ pub enum Error {
 impl Error {
     /// A field of the body is missing.
     pub fn missing_field(name: &str) -> Error {
-        Error::BadRequest(format!("[{{key_missing,{name}}}]"))
+        Error::missing_fields(&[name])
+    }
+
+    /// Fields of a body that have to be there, in RabbitMQ's words.
+    pub fn missing_fields(names: &[&str]) -> Error {
+        let names: Vec<String> = names.iter().map(|name| format!("{{key_missing,{name}}}")).collect();
+        Error::BadRequest(format!("[{}]", names.join(",")))
     }
 }
 

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value as Json, json};
 
 use super::answer::Answer;
-use super::call::{Call, integer, table, text};
+use super::call::{Call, integer, require, table, text};
 use super::error::Error;
 use super::route::{Right, Route};
 use crate::delivery::{ConsumerId, Entry};
@@ -26,25 +26,24 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// So many messages are taken at a time, at most.
 const GET_MAX: i64 = 100_000;
 
+/// What a body must have, in the order in which RabbitMQ misses it.
+const PUBLISH: &[&str] = &["routing_key", "properties", "payload", "payload_encoding"];
+const GET: &[&str] = &["ackmode", "count", "encoding"];
+
 pub fn routes() -> Vec<Route> {
     let publish = json!({"routing_key": "", "payload": "", "payload_encoding": "string", "properties": {}});
     let get = json!({"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto", "truncate": 50_000});
-    const PUBLISH: &[&str] = &["routing_key", "payload", "payload_encoding", "properties"];
     vec![
         Route::post("/exchanges/{vhost}/{name}/publish", Right::Use, "Publishes a message", self::publish)
             .body(publish, PUBLISH),
         Route::post("/queues/{vhost}/{name}/get", Right::Use, "Takes messages from a queue", self::get)
-            .body(get, &["count", "ackmode", "encoding"]),
+            .body(get, GET),
     ]
 }
 
 fn publish(call: &Call) -> Result<Answer, Error> {
     let body = call.object()?;
-    for name in ["payload", "payload_encoding", "properties", "routing_key"] {
-        if !body.contains_key(name) {
-            return Err(Error::missing_field(name));
-        }
-    }
+    require(&body, PUBLISH)?;
     let (vhost, caller) = call.caller_here()?;
     let Some(Json::String(payload)) = body.get("payload") else {
         return Err(Error::BadRequest("payload_not_string".into()));
@@ -266,11 +265,7 @@ enum AckMode {
 
 fn get(call: &Call) -> Result<Answer, Error> {
     let body = call.object()?;
-    for name in ["ackmode", "count", "encoding"] {
-        if !body.contains_key(name) {
-            return Err(Error::missing_field(name));
-        }
-    }
+    require(&body, GET)?;
     let mode = match text(&body, "ackmode")? {
         Some("ack_requeue_false") => AckMode::Gone,
         // An operator's look is no failure of the message.

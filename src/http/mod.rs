@@ -27,13 +27,14 @@ mod overview;
 mod queues;
 mod stats;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, RawPathParams, Request};
-use axum::http::{HeaderValue, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::routing::{MethodFilter, MethodRouter};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::Layer;
@@ -89,16 +90,42 @@ pub async fn serve(listener: TcpListener, broker: Arc<Broker>) -> std::io::Resul
 }
 
 fn router(context: &Arc<Context>) -> axum::Router {
-    let mut api = axum::Router::new();
+    let mut paths: BTreeMap<&'static str, Vec<Route>> = BTreeMap::new();
     for route in routes() {
-        api = api.route(&format!("/api{}", route.path), method(route, context.clone()));
+        paths.entry(route.path).or_default().push(route);
+    }
+    let mut api = axum::Router::new();
+    for (path, routes) in paths {
+        let allow = allowed(&routes);
+        let mut methods = MethodRouter::new()
+            .options({
+                let allow = allow.clone();
+                || async { [(header::ALLOW, allow)].into_response() }
+            })
+            .fallback(|| async {
+                (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, allow)]).into_response()
+            });
+        for route in routes {
+            methods = method(methods, route, context.clone());
+        }
+        api = api.route(&format!("/api{path}"), methods);
     }
     api.fallback(|| async { Error::NotFound.into_response() })
 }
 
-fn method(route: Route, context: Arc<Context>) -> MethodRouter {
+/// What may be done at a path, in RabbitMQ's order: browsers and tools ask for it before they do it, without a name.
+fn allowed(routes: &[Route]) -> HeaderValue {
+    let has = |method: &Method| routes.iter().any(|route| route.method == *method);
+    let mut names = if has(&Method::GET) { vec!["HEAD", "GET"] } else { Vec::new() };
+    let others = [Method::PUT, Method::POST, Method::DELETE];
+    names.extend(others.iter().filter(|method| has(method)).map(Method::as_str));
+    names.push("OPTIONS");
+    HeaderValue::from_str(&names.join(", ")).expect("methods are plain text")
+}
+
+fn method(methods: MethodRouter, route: Route, context: Arc<Context>) -> MethodRouter {
     let filter = MethodFilter::try_from(route.method.clone()).expect("routes have plain methods");
-    on(
+    methods.on(
         filter,
         move |ConnectInfo(peer): ConnectInfo<SocketAddr>,
               params: Result<RawPathParams, _>,

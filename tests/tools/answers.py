@@ -108,6 +108,7 @@ class Asked:
         if isinstance(value, str):
             for pattern, name in self.masks:
                 value = re.sub(pattern, name, value)
+            value = value.replace(",\n ", ",")      # Erlang breaks long lines
         return value
 
 
