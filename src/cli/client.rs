@@ -28,6 +28,8 @@ pub struct Client {
     user: String,
     authorization: String,
     timeout: Option<Duration>,
+    /// Sent as X-Reason.
+    reason: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -57,6 +59,7 @@ impl Client {
             user: settings.user.clone(),
             authorization: format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)),
             timeout: settings.timeout,
+            reason: None,
         })
     }
 
@@ -71,13 +74,7 @@ impl Client {
 
     /// Waits as long as it takes: for what moves many messages.
     pub fn without_timeout(&self) -> Client {
-        Client {
-            agent: self.agent.clone(),
-            base: self.base.clone(),
-            user: self.user.clone(),
-            authorization: self.authorization.clone(),
-            timeout: None,
-        }
+        Client { timeout: None, ..self.again() }
     }
 
     pub fn get(&self, path: &str) -> Result<Value> {
@@ -94,6 +91,37 @@ impl Client {
 
     pub fn delete(&self, path: &str) -> Result<Value> {
         self.call(Method::Delete, path, None)
+    }
+
+    /// With a reason, for the log of the client that is shown out.
+    pub fn delete_because(&self, path: &str, reason: &str) -> Result<Value> {
+        // A header is one line of visible letters.
+        let reason: String =
+            reason.chars().map(|c| if c.is_ascii() && !c.is_control() { c } else { '?' }).collect();
+        let config = Client { reason: Some(reason), ..self.again() };
+        config.call(Method::Delete, path, None)
+    }
+
+    /// The host of the API, for other ports of the same machine.
+    pub fn host(&self) -> String {
+        let after = self.base.split("://").nth(1).unwrap_or_default();
+        let authority = after.split('/').next().unwrap_or_default();
+        let host = match authority.strip_prefix('[') {
+            Some(six) => six.split(']').next().unwrap_or_default(),
+            None => authority.split(':').next().unwrap_or_default(),
+        };
+        host.to_string()
+    }
+
+    fn again(&self) -> Client {
+        Client {
+            agent: self.agent.clone(),
+            base: self.base.clone(),
+            user: self.user.clone(),
+            authorization: self.authorization.clone(),
+            timeout: self.timeout,
+            reason: None,
+        }
     }
 
     /// An empty body is `Null`.
@@ -129,6 +157,10 @@ impl Client {
                 let request =
                     if method == Method::Get { self.agent.get(url) } else { self.agent.delete(url) };
                 let request = request.header("authorization", authorization);
+                let request = match &self.reason {
+                    Some(reason) => request.header("x-reason", reason),
+                    None => request,
+                };
                 request.config().timeout_global(self.timeout).build().call()
             }
             Method::Put | Method::Post => {
@@ -160,6 +192,10 @@ impl Client {
                 let user = self.user.clone();
                 Failure::Denied { user, url: self.base.clone(), status, reason }
             }
+            // A broker that does not have a call says so by its path or by its method.
+            405 if Thing::at(path).is_own => {
+                Failure::NotFound { thing: Thing::at(path), url: self.base.clone() }
+            }
             404 => Failure::NotFound { thing: Thing::at(path), url: self.base.clone() },
             _ => Failure::Refused { thing: Thing::at(path), status, reason, body },
         }
@@ -170,7 +206,7 @@ impl Client {
 fn reason_of(body: &str) -> String {
     let json: Value = serde_json::from_str(body).unwrap_or(Value::Null);
     let text = |key: &str| match json.get(key) {
-        Some(Value::String(text)) => Some(text.clone()),
+        Some(Value::String(text)) => Some(unescaped(text)),
         Some(Value::Null) | None => None,
         Some(other) => Some(other.to_string()),
     };
@@ -178,6 +214,12 @@ fn reason_of(body: &str) -> String {
         "" => "without a reason".to_string(),
         plain => plain.chars().take(300).collect(),
     })
+}
+
+/// RabbitMQ writes its reasons as HTML.
+fn unescaped(text: &str) -> String {
+    let pairs = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")];
+    pairs.iter().fold(text.to_string(), |text, (escaped, plain)| text.replace(escaped, plain))
 }
 
 fn tls(settings: &Settings) -> Result<TlsConfig> {
@@ -334,5 +376,6 @@ mod tests {
         assert_eq!(reason_of(r#"{"error":"not_authorised"}"#), "not_authorised");
         assert_eq!(reason_of("<h1>502</h1>"), "<h1>502</h1>");
         assert_eq!(reason_of(""), "without a reason");
+        assert_eq!(reason_of(r#"{"reason":"&lt;&lt;&quot;a&quot;&gt;&gt; &amp;lt;"}"#), "<<\"a\">> &lt;");
     }
 }

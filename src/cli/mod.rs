@@ -18,6 +18,7 @@ mod parameters;
 mod permissions;
 mod policies;
 mod queues;
+mod rabbitmq;
 mod settings;
 mod status;
 mod table;
@@ -150,6 +151,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Vec<OsString>) -> u8 {
+    if let Some((tool, rest)) = as_tool(&arguments) {
+        return rabbitmq::main(tool, &rest);
+    }
     let matches = match parser().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => {
@@ -165,6 +169,17 @@ fn run(arguments: Vec<OsString>) -> u8 {
             failure.exit_code()
         }
     }
+}
+
+/// Through a link of that name, or as `garennectl rabbitmqctl status` where there is no link.
+fn as_tool(arguments: &[OsString]) -> Option<(&'static str, Vec<String>)> {
+    let name_at = |at: usize| {
+        let path = std::path::Path::new(arguments.get(at)?);
+        rabbitmq::tool(path.file_name()?.to_str()?)
+    };
+    let (tool, skipped) = name_at(0).map(|tool| (tool, 1)).or_else(|| Some((name_at(1)?, 2)))?;
+    let rest = arguments.iter().skip(skipped).map(|argument| argument.to_string_lossy().into_owned());
+    Some((tool, rest.collect()))
 }
 
 fn parser() -> Command {
