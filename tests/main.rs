@@ -4,6 +4,7 @@ mod support;
 
 mod admission;
 mod altered;
+mod cli;
 mod clients;
 mod conversations;
 mod dead_letter;

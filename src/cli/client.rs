@@ -339,7 +339,7 @@ impl Thing {
             ["vhost-limits", vhost, ..] => plain(format!("limit of vhost '{vhost}'")),
             ["user-limits", user, ..] => plain(format!("limit of user '{user}'")),
             ["feature-flags", name, ..] => plain(format!("feature flag '{name}'")),
-            _ => plain(bare.to_string()),
+            _ => plain(format!("call {bare} in this broker's API")),
         }
     }
 }

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::arguments::{number, text};
 use super::call::{Call, Fault, Result, Verb, code};
-use super::node::{alarms, in_unit, listener_line, listeners, memory, percent};
 use super::output::Output;
+use super::status::{alarms, in_unit, listener_line, listeners, memory, percent};
 use super::{DIAGNOSTICS, QUEUES, UPGRADE};
 use crate::cli::client::path;
 use crate::cli::failure::Failure;

@@ -5,12 +5,16 @@ mod access;
 mod arguments;
 mod call;
 mod checks;
+mod connections;
+mod definitions;
 mod lists;
 mod node;
 mod output;
 mod plugins;
 mod queues;
 mod rules;
+mod status;
+mod vhosts;
 
 use std::io::Write;
 use std::rc::Rc;
@@ -53,10 +57,14 @@ fn verbs() -> &'static [Verb] {
     VERBS.get_or_init(|| {
         let written = [
             node::VERBS,
+            status::VERBS,
             access::VERBS,
+            vhosts::VERBS,
             rules::VERBS,
+            definitions::VERBS,
             lists::VERBS,
             checks::VERBS,
+            connections::VERBS,
             queues::VERBS,
             plugins::VERBS,
         ];
