@@ -8,6 +8,7 @@ mod cli;
 mod clients;
 mod conversations;
 mod dead_letter;
+mod definitions;
 mod delays;
 mod failures;
 mod floors;

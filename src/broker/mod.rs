@@ -2,8 +2,11 @@
 
 mod attempts;
 mod audit;
+mod export;
+mod import;
 mod limits;
 mod parameters;
+mod read;
 mod seed;
 mod users;
 mod vhosts;
@@ -36,10 +39,12 @@ use crate::vhost::definitions::Definition;
 use crate::vhost::{QueueIds, Vhost};
 pub use attempts::{Attempts, Protocol, Source, Tries};
 pub use audit::{Actor, AdminEvent, Audit, Deed, Hook};
+pub use export::metadata;
 pub use limits::Place;
 use limits::Places;
 use parameters::Globals;
 pub use parameters::{CLUSTER_NAME, Parameter};
+pub use read::tags;
 pub use users::{Refused, Wanted};
 pub use vhosts::VhostChanges;
 
@@ -180,6 +185,7 @@ impl Broker {
         };
         broker.restore(recovered.definitions, recovered.queues);
         broker.seed()?;
+        broker.load_definitions()?;
         Ok((Arc::new(broker), siren))
     }
 

@@ -14,11 +14,11 @@ use crate::vhost::definitions::{Definition, GlobalParameter};
 use crate::vhost::policy::Policy;
 
 /// The component of the limits of vhosts, and what its only parameter is called.
-const VHOST_LIMITS: &str = "vhost-limits";
+pub(super) const VHOST_LIMITS: &str = "vhost-limits";
 const LIMITS: &str = "limits";
 
 /// The component of operators' policies.
-const OPERATOR_POLICY: &str = "operator_policy";
+pub(super) const OPERATOR_POLICY: &str = "operator_policy";
 
 /// The global parameter that names the cluster.
 pub const CLUSTER_NAME: &str = "cluster_name";

@@ -17,7 +17,9 @@ impl Broker {
     /// Makes what is to be there, so far as it is not.
     pub(super) fn seed(&self) -> Result<(), Error> {
         let mut news = Change::nothing(());
-        let is_new = self.vhosts.is_empty() && self.users().is_empty();
+        // Who brings definitions says there who may log in, and nobody else is to.
+        let is_new =
+            self.vhosts.is_empty() && self.users().is_empty() && self.config.load_definitions.is_empty();
         let first = is_new.then_some(&self.config.first);
         for seed in first.into_iter().chain([&self.config.seed]) {
             self.seed_with(seed, &mut news)?;

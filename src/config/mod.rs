@@ -73,6 +73,8 @@ pub struct Config {
     /// Definitions that are imported at the start: files, or directories of `*.json`.
     #[serde(deserialize_with = "one_or_many")]
     pub load_definitions: Vec<PathBuf>,
+    /// A file of definitions that has not changed since it was imported is passed over.
+    pub skip_unchanged_definitions: bool,
     /// Users that may log in from this machine only.
     pub loopback_users: Vec<String>,
     /// How a client may say who it is: `PLAIN`, `AMQPLAIN`, and `EXTERNAL` by its certificate.
@@ -181,6 +183,7 @@ impl Default for Config {
             cluster_tags: BTreeMap::new(),
             node_tags: BTreeMap::new(),
             load_definitions: Vec::new(),
+            skip_unchanged_definitions: false,
             loopback_users: vec!["guest".into()],
             auth_mechanisms: sasl::MECHANISMS.map(String::from).to_vec(),
             connection_max: None,

@@ -212,7 +212,8 @@ impl Definition {
         }
     }
 
-    fn key(&self) -> Vec<u8> {
+    /// What it is kept under: no two things have the same.
+    pub fn key(&self) -> Vec<u8> {
         match self {
             Definition::Vhost(v) => key(b'v', &[v.name.as_bytes()]),
             Definition::User(u) => key(b'u', &[u.name.as_bytes()]),

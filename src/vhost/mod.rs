@@ -12,6 +12,7 @@ mod dead_letter;
 mod deduplication;
 pub mod definitions;
 mod delay;
+mod draft;
 mod history;
 pub mod policy;
 mod publish;
@@ -48,6 +49,7 @@ use deduplication::Window;
 pub use deduplication::{Pending, Verdict};
 use definitions::Definition;
 pub use delay::asks_for_delay;
+pub use draft::{Contents, Diff, Draft, WantedExchange, WantedQueue};
 use history::Histories;
 use policy::{Policies, Policy};
 pub use publish::{Asked, Fate};
@@ -479,10 +481,7 @@ impl Vhost {
             table: table.clone(),
             is_delays: false,
         };
-        let queue = queue::Handle::new(self.ids.next(), declaration, arguments, self.surroundings.clone());
-        topology.exchanges.add_queue(name.as_bytes(), queue.clone());
-        topology.queues.insert(name.clone(), queue.clone());
-        topology.apply_to_queue(&queue);
+        let queue = self.add_queue(&mut topology, declaration, arguments);
         if flags.exclusive {
             topology.owned.entry(connection).or_default().push(queue.clone());
         }
@@ -495,6 +494,21 @@ impl Vhost {
             self.tell(create.chain([define]).collect());
         }
         Ok((queue, is_kept))
+    }
+
+    /// A queue that nothing stands against. The store has not been told.
+    fn add_queue(
+        &self,
+        topology: &mut Topology,
+        declaration: Declaration,
+        arguments: Arguments,
+    ) -> queue::Handle {
+        let queue = queue::Handle::new(self.ids.next(), declaration, arguments, self.surroundings.clone());
+        let name = queue.declaration().name.clone();
+        topology.exchanges.add_queue(name.as_bytes(), queue.clone());
+        topology.queues.insert(name, queue.clone());
+        topology.apply_to_queue(&queue);
+        queue
     }
 
     /// The queue of that name.
