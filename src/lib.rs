@@ -29,6 +29,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod json;
+pub mod log;
 pub mod memory;
 pub mod node;
 pub mod parts;

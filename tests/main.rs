@@ -6,6 +6,7 @@ mod admission;
 mod altered;
 mod cli;
 mod clients;
+mod configuration;
 mod conversations;
 mod dead_letter;
 mod definitions;

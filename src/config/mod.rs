@@ -1,8 +1,14 @@
 //! What can be configured. Each key has a default, a place in the TOML file and, where an operator
 //! reaches for it often, a flag and an environment variable (`garenne --help`).
 
+mod conf;
+mod draft;
+mod environment;
+mod keys;
+mod load;
 mod seed;
 mod tls;
+mod translate;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,20 +16,22 @@ use std::path::{Path, PathBuf};
 
 use amqp::{limits, sasl};
 use serde::de::Error;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use store::SyncMode;
 
+pub use load::{Notes, Sources, load};
 pub use seed::{
     DefaultLimits, DefaultPolicy, DefaultUser, PermissionSeed, Seed, TopicPermissionSeed, UserSeed,
     VhostDefaults, VhostSeed,
 };
 pub use tls::{Certificate, LoginFrom, SanType, Tls, TlsVersion};
+pub use translate::translate;
 
 /// The log's records hold less than 1 GiB.
 const MESSAGE_BYTES_LIMIT: u64 = 512 * 1024 * 1024;
 
 /// The broker's configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where everything is kept.
@@ -39,20 +47,20 @@ pub struct Config {
     /// Connections begin with a PROXY header (version 1 or 2) that says where the client is.
     pub proxy_protocol: bool,
     /// Where the HTTP API listens; none turns it off.
-    #[serde(deserialize_with = "address_or_none")]
+    #[serde(deserialize_with = "address_or_none", serialize_with = "put_address")]
     pub http: Option<SocketAddr>,
     /// Where the HTTP API listens with TLS.
-    #[serde(deserialize_with = "address_or_none")]
+    #[serde(deserialize_with = "address_or_none", serialize_with = "put_address")]
     pub https: Option<SocketAddr>,
     /// The certificate of `https`, if not that of `tls`.
     pub https_tls: Option<Tls>,
     /// What stands before `/api` in the HTTP API's paths, such as `/rabbit`.
     pub http_path_prefix: String,
     /// Where metrics are scraped; none turns it off.
-    #[serde(deserialize_with = "address_or_none")]
+    #[serde(deserialize_with = "address_or_none", serialize_with = "put_address")]
     pub metrics: Option<SocketAddr>,
     /// Where metrics are scraped with TLS.
-    #[serde(deserialize_with = "address_or_none")]
+    #[serde(deserialize_with = "address_or_none", serialize_with = "put_address")]
     pub metrics_https: Option<SocketAddr>,
     /// The certificate of `metrics_https`, if not that of `tls`.
     pub metrics_tls: Option<Tls>,
@@ -109,7 +117,7 @@ pub struct Config {
     pub handshake_timeout_secs: u64,
     /// When messages are synced, if their queue does not say it: before the confirm, within a time, or when
     /// the system likes.
-    #[serde(deserialize_with = "sync")]
+    #[serde(deserialize_with = "sync", skip_serializing)]
     pub sync: SyncMode,
     /// A message that a consumer nacks and asks back counts as failed, towards its queue's delivery limit.
     pub nack_counts_as_failure: bool,
@@ -128,6 +136,8 @@ pub struct Config {
     /// How much memory waiting messages may take, in octets, before those that are not kept are written to
     /// the store as well; by default half of what the high watermark allows.
     pub transient_memory_bytes_max: Option<usize>,
+    /// Where the process's number is written once it serves.
+    pub pid_file: Option<PathBuf>,
     /// What the broker says of itself.
     pub server_properties: ServerProperties,
     /// What a new data directory starts with.
@@ -140,7 +150,7 @@ pub struct Config {
 }
 
 /// How the log is written.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Lines for people.
@@ -151,7 +161,7 @@ pub enum LogFormat {
 }
 
 /// What the broker says of itself to clients.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerProperties {
     /// `Garenne`, or `RabbitMQ` for programs that ask for it by name.
@@ -208,6 +218,7 @@ impl Default for Config {
             memory_bytes_total: None,
             message_memory_bytes_max: 12 * 1024 * 1024,
             transient_memory_bytes_max: None,
+            pid_file: None,
             server_properties: ServerProperties::default(),
             first: Seed::first(),
             vhost_defaults: VhostDefaults::default(),
@@ -249,6 +260,13 @@ fn address_or_none<'de, D: Deserializer<'de>>(text: D) -> Result<Option<SocketAd
     parse_address_or_none(&text).map_err(D::Error::custom)
 }
 
+fn put_address<S: Serializer>(address: &Option<SocketAddr>, out: S) -> Result<S::Ok, S::Error> {
+    match address {
+        Some(address) => out.collect_str(address),
+        None => out.serialize_str("none"),
+    }
+}
+
 /// Reads `ADDRESS:PORT` or `none`, as flags and files have it.
 ///
 /// # Errors
@@ -282,7 +300,11 @@ impl Config {
         config.check().map_err(|e| format!("{}: {e}", path.display()))
     }
 
-    fn check(self) -> Result<Config, String> {
+    /// Holds the values against each other.
+    ///
+    /// # Errors
+    /// What cannot be, naming the key and what it may be.
+    pub fn check(self) -> Result<Config, String> {
         if self.frame_bytes_max != 0 && self.frame_bytes_max < limits::FRAME_BYTES_MIN {
             let (is, min) = (self.frame_bytes_max, limits::FRAME_BYTES_MIN);
             return Err(format!("frame_bytes_max is {is}, and must be 0 or at least {min}"));

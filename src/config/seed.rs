@@ -1,9 +1,9 @@
 //! Users, vhosts, permissions and policies that are to be there after a start.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Users, vhosts and permissions that are made at the start, so far as they are not there.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Seed {
     /// Vhosts.
@@ -19,7 +19,7 @@ pub struct Seed {
 }
 
 /// A vhost to be there.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct VhostSeed {
     /// Its name.
@@ -27,7 +27,7 @@ pub struct VhostSeed {
 }
 
 /// A user to be there.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct UserSeed {
     /// Its name.
@@ -40,7 +40,7 @@ pub struct UserSeed {
 }
 
 /// Permissions to be there: regular expressions over names.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct PermissionSeed {
     /// Whose.
@@ -56,7 +56,7 @@ pub struct PermissionSeed {
 }
 
 /// Permissions on routing keys to be there: regular expressions over keys.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TopicPermissionSeed {
     /// Whose.
@@ -95,7 +95,7 @@ impl Seed {
 }
 
 /// A user for every new vhost whose name fits, as RabbitMQ's `default_users` has it.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct DefaultUser {
     /// Its name.
@@ -119,8 +119,23 @@ pub struct DefaultUser {
     pub read: String,
 }
 
+impl DefaultUser {
+    /// One with a name, who may do everything in every vhost.
+    pub fn of(name: &str) -> DefaultUser {
+        DefaultUser {
+            name: name.into(),
+            vhost_pattern: everything(),
+            password: None,
+            tags: Vec::new(),
+            configure: everything(),
+            write: everything(),
+            read: everything(),
+        }
+    }
+}
+
 /// Limits of every new vhost whose name fits.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct DefaultLimits {
     /// What these limits are called.
@@ -135,7 +150,7 @@ pub struct DefaultLimits {
 }
 
 /// An operator policy of every new vhost whose name fits.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct DefaultPolicy {
     /// What the policy is called.
@@ -151,7 +166,7 @@ pub struct DefaultPolicy {
 }
 
 /// What new vhosts get by themselves.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct VhostDefaults {
     /// Users with permissions there.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Certificate, key, and what is asked of clients.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// The certificate and its chain, in PEM.
@@ -71,7 +71,7 @@ impl Tls {
 }
 
 /// A certificate for a server name.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
     /// The certificate and its chain, in PEM.
@@ -84,7 +84,7 @@ pub struct Certificate {
 }
 
 /// A version of TLS that is safe to speak.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub enum TlsVersion {
     /// RFC 5246.
     #[serde(rename = "1.2")]
@@ -95,7 +95,7 @@ pub enum TlsVersion {
 }
 
 /// Where in a client's certificate its user name stands.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum LoginFrom {
     /// The whole subject, such as `CN=cart,O=Shop`.
@@ -108,7 +108,7 @@ pub enum LoginFrom {
 }
 
 /// Kinds of subject alternative names.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum SanType {
     /// A host's name.
