@@ -38,3 +38,4 @@ pub mod shutdown;
 pub mod tally;
 pub mod timers;
 pub mod tls;
+pub mod web;

@@ -14,16 +14,31 @@ use tracing::{error, info, warn};
 use crate::alarm::Siren;
 use crate::broker::Broker;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Tls};
 use crate::connection::{self, Door};
 use crate::http;
 use crate::metrics;
 use crate::node::{Expiry, Listener};
 use crate::shutdown::Shutdown;
 use crate::tls;
+use crate::web::Port;
 
 /// How long connections may take to say goodbye when the broker stops.
 const GOODBYE: Duration = Duration::from_secs(5);
+
+/// What is spoken on the ports of HTTP, as RabbitMQ names it.
+const HTTP: &str = "http";
+const HTTPS: &str = "https";
+const METRICS: &str = "http/prometheus";
+const METRICS_HTTPS: &str = "https/prometheus";
+
+/// A port on which HTTP is to be spoken.
+#[derive(Debug)]
+struct Web {
+    listener: TcpListener,
+    protocol: &'static str,
+    tls: Option<Arc<tls::Acceptor>>,
+}
 
 /// A broker that has its data and its port and is about to serve.
 #[derive(Debug)]
@@ -31,8 +46,7 @@ pub struct Server {
     listeners: Vec<(TcpListener, Door)>,
     /// Whose files may change, and what is spoken there.
     acceptors: Vec<(&'static str, Arc<tls::Acceptor>)>,
-    http: Option<TcpListener>,
-    metrics: Option<TcpListener>,
+    web: Vec<Web>,
     broker: Arc<Broker>,
     siren: Siren,
 }
@@ -56,18 +70,34 @@ impl Server {
             let door = Door { tls: acceptor.clone(), has_proxy_header: config.proxy_protocol };
             listeners.push((listen(address, "--listen-tls").await?, door));
         }
-        let http = match config.http {
-            Some(address) => Some(listen(address, "--http").await?),
-            None => None,
+        let of = |own: &Option<Tls>, protocols: &[&str]| {
+            own.as_ref()
+                .or(config.tls.as_ref())
+                .map(|settings| tls::Acceptor::new(settings, protocols))
+                .transpose()
         };
-        let metrics = match config.metrics {
-            Some(address) => Some(listen(address, "--metrics").await?),
-            None => None,
-        };
+        let mut web = Vec::new();
+        for (address, flag, protocol) in
+            [(config.http, "--http", HTTP), (config.metrics, "--metrics", METRICS)]
+        {
+            if let Some(address) = address {
+                web.push(Web { listener: listen(address, flag).await?, protocol, tls: None });
+            }
+        }
+        for (address, key, protocol, own) in [
+            (config.https, "https", HTTPS, &config.https_tls),
+            (config.metrics_https, "metrics_https", METRICS_HTTPS, &config.metrics_tls),
+        ] {
+            if let Some(address) = address {
+                let tls = of(own, &["http/1.1"])?;
+                web.push(Web { listener: listen(address, key).await?, protocol, tls });
+            }
+        }
         let (broker, siren) =
             tokio::task::spawn_blocking(move || Broker::open(config, options, clock)).await??;
-        let acceptors = acceptor.map(|acceptor| ("amqp/ssl", acceptor)).into_iter().collect();
-        Ok(Server { listeners, acceptors, http, metrics, broker, siren })
+        let of_web = web.iter().filter_map(|web| Some((web.protocol, web.tls.clone()?)));
+        let acceptors = acceptor.map(|acceptor| ("amqp/ssl", acceptor)).into_iter().chain(of_web).collect();
+        Ok(Server { listeners, acceptors, web, broker, siren })
     }
 
     /// Where it listens first.
@@ -92,12 +122,12 @@ impl Server {
 
     /// Where the HTTP API is, if anywhere.
     pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http.as_ref()?.local_addr().ok()
+        self.web_address(HTTP)
     }
 
-    /// Where metrics are, if anywhere.
-    pub fn metrics_address(&self) -> Option<SocketAddr> {
-        self.metrics.as_ref()?.local_addr().ok()
+    /// Where something of HTTP is: `http`, `https`, `http/prometheus` or `https/prometheus`.
+    pub fn web_address(&self, protocol: &str) -> Option<SocketAddr> {
+        self.web.iter().find(|web| web.protocol == protocol)?.listener.local_addr().ok()
     }
 
     /// The broker behind the port.
@@ -111,21 +141,29 @@ impl Server {
     /// # Errors
     /// If not everything could be written.
     pub async fn run(self, mut shutdown: Shutdown) -> Result<(), store::Error> {
-        let Server { mut listeners, acceptors, http, metrics, broker, siren } = self;
+        let Server { mut listeners, acceptors, web, broker, siren } = self;
         let mut watching_files = JoinSet::new();
         for (_, acceptor) in acceptors.clone() {
             watching_files.spawn(async move { acceptor.watch().await });
         }
         broker.set_certificates(move || acceptors.iter().flat_map(|(at, from)| expiries(at, from)).collect());
         let mut connections = JoinSet::new();
-        broker.set_listeners(addresses(&listeners, http.as_ref(), metrics.as_ref()));
+        broker.set_listeners(addresses(&listeners, &web));
         let disk_free_bytes_min = broker.config.disk_free_bytes_min;
         let watching =
             siren.watch(&broker.config.data_dir, disk_free_bytes_min, || broker.budget().shortage());
         let porter = broker.clone();
         let seeing_off = tokio::spawn(async move { porter.see_off().await });
-        let http = http.map(|listener| tokio::spawn(http::serve(listener, broker.clone())));
-        let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, broker.clone())));
+        let mut doors = JoinSet::new();
+        for Web { listener, protocol, tls } in web {
+            match Port::open(listener, tls) {
+                Ok(port) if protocol == HTTP || protocol == HTTPS => {
+                    drop(doors.spawn(http::serve(port, broker.clone())))
+                }
+                Ok(port) => drop(doors.spawn(metrics::serve(port, broker.clone()))),
+                Err(error) => error!(%error, protocol, "HTTP cannot be served"),
+            }
+        }
         let timing = broker.keep_time();
         let tidying = broker.keep_memory();
         tokio::pin!(watching, timing, tidying);
@@ -133,6 +171,7 @@ impl Server {
         loop {
             tokio::select! {
                 () = shutdown.asked() => break,
+                () = broker.is_asked_to_stop() => break,
                 () = &mut watching => {}
                 () = &mut timing => {}
                 () = &mut tidying => {}
@@ -155,7 +194,7 @@ impl Server {
         }
         info!(connections = broker.roster.len(), "stopping");
         drop(listeners);
-        http.into_iter().chain(metrics).for_each(|door| door.abort());
+        doors.abort_all();
         let text = "broker forced connection closure with reason 'shutdown'";
         broker.roster.close_all(&Exception::new(ReplyCode::ConnectionForced, text));
         let all_gone = async { while connections.join_next().await.is_some() {} };
@@ -198,21 +237,16 @@ async fn accept(listeners: &mut [(TcpListener, Door)]) -> std::io::Result<(TcpSt
 }
 
 /// Where everything listens.
-fn addresses(
-    amqp: &[(TcpListener, Door)],
-    http: Option<&TcpListener>,
-    metrics: Option<&TcpListener>,
-) -> Vec<Listener> {
+fn addresses(amqp: &[(TcpListener, Door)], web: &[Web]) -> Vec<Listener> {
     let amqp = amqp.iter().map(|(listener, door)| match &door.tls {
         Some(_) => ("amqp/ssl", listener),
         None => ("amqp", listener),
     });
-    let http = http.into_iter().map(|listener| ("http", listener));
-    let metrics = metrics.into_iter().map(|listener| ("http/prometheus", listener));
+    let web = web.iter().map(|web| (web.protocol, &web.listener));
     let address = |(protocol, listener): (&'static str, &TcpListener)| {
         Some(Listener { protocol, address: listener.local_addr().ok()? })
     };
-    amqp.chain(http).chain(metrics).filter_map(address).collect()
+    amqp.chain(web).filter_map(address).collect()
 }
 
 fn expiries(protocol: &'static str, acceptor: &tls::Acceptor) -> Vec<Expiry> {

@@ -13,6 +13,7 @@ mod definitions;
 mod delays;
 mod failures;
 mod floors;
+mod http;
 mod limits;
 mod memories;
 mod paging;

@@ -99,6 +99,8 @@ pub struct Broker {
     /// How long it has been there.
     pub uptime: Uptime,
     listeners: OnceLock<Vec<Listener>>,
+    /// Somebody wants it to stop.
+    stop: Notify,
     certificates: OnceLock<Certificates>,
     /// What is counted of all messages.
     pub tallies: Arc<WholeTallies>,
@@ -173,6 +175,7 @@ impl Broker {
             },
             uptime: Uptime::begin(),
             listeners: OnceLock::new(),
+            stop: Notify::new(),
             certificates: OnceLock::new(),
             tallies: Arc::default(),
             sizes: Sizes::default(),
@@ -197,6 +200,16 @@ impl Broker {
     /// What time it is.
     pub fn clock(&self) -> &Clock {
         &self.surroundings.clock
+    }
+
+    /// Has the server stop in order.
+    pub fn ask_to_stop(&self) {
+        self.stop.notify_one();
+    }
+
+    /// Waits until somebody wants it to stop.
+    pub async fn is_asked_to_stop(&self) {
+        self.stop.notified().await;
     }
 
     /// Where it listens; nothing before the server does.

@@ -24,17 +24,12 @@ const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Things, described one after the other when they are written.
 pub type Items = Box<dyn Iterator<Item = Json> + Send>;
 
-/// A text, piece by piece.
-pub type Pieces = Box<dyn Iterator<Item = String> + Send>;
-
 /// An answer.
 pub enum Answer {
     /// 200 with a value.
     Json(Json),
     /// 200 with things; with what stands around a page of them.
     List { items: Items, around: Option<Json> },
-    /// 200 with text of some type.
-    Text { kind: &'static str, pieces: Pieces },
     /// 201: it was made.
     Created(Option<String>),
     /// 204: done.
@@ -121,7 +116,6 @@ pub fn send(_call: &Call, answered: Result<Answer, Error>, start: oneshot::Sende
             return sink.finish();
         }
         Ok(Answer::List { items, around }) => list(sink(start, JSON), items, around),
-        Ok(Answer::Text { kind, pieces }) => text(sink(start, kind), pieces),
     };
     // A client that does not read on gets no more.
     if let Ok(sink) = outcome {
@@ -146,13 +140,6 @@ fn list(mut sink: Sink, items: Items, around: Option<Json>) -> Result<Sink, Gone
     sink.write(b"]")?;
     if has_around {
         sink.write(b"}")?;
-    }
-    Ok(sink)
-}
-
-fn text(mut sink: Sink, pieces: Pieces) -> Result<Sink, Gone> {
-    for piece in pieces {
-        sink.write(piece.as_bytes())?;
     }
     Ok(sink)
 }

@@ -101,7 +101,7 @@ fn listed(vhost: &str, looks: Vec<BindingLook>) -> Vec<Binding> {
 
 fn all(call: &Call) -> Result<Answer, Error> {
     let of = |vhost: std::sync::Arc<crate::vhost::Vhost>| listed(vhost.name(), vhost.bindings());
-    list::all(call, call.vhosts()?.into_iter().flat_map(of).collect())
+    list::whole(call, call.vhosts()?.into_iter().flat_map(of).collect())
 }
 
 /// Where the path leads.
@@ -121,7 +121,7 @@ fn found(call: &Call) -> Result<Vec<BindingLook>, Error> {
 
 fn between(call: &Call) -> Result<Answer, Error> {
     let looks = found(call)?;
-    list::all(call, listed(call.param("vhost"), looks))
+    list::whole(call, listed(call.param("vhost"), looks))
 }
 
 fn named(call: &Call) -> Result<BindingLook, Error> {
@@ -173,17 +173,17 @@ fn from(call: &Call) -> Result<Answer, Error> {
     let vhost = call.vhost()?;
     let name = call.exchange("name");
     vhost.exchange(name).ok_or(Error::NotFound)?;
-    list::all(call, listed(vhost.name(), vhost.bindings_from(name)))
+    list::whole(call, listed(vhost.name(), vhost.bindings_from(name)))
 }
 
 fn to_exchange(call: &Call) -> Result<Answer, Error> {
     let vhost = call.vhost()?;
     let name = call.exchange("name");
     vhost.exchange(name).ok_or(Error::NotFound)?;
-    list::all(call, listed(vhost.name(), vhost.bindings_to(To::Exchange(name))))
+    list::whole(call, listed(vhost.name(), vhost.bindings_to(To::Exchange(name))))
 }
 
 fn to_queue(call: &Call) -> Result<Answer, Error> {
     let (vhost, queue) = super::queues::named(call)?;
-    list::all(call, listed(vhost.name(), vhost.bindings_to(To::Queue(queue.name()))))
+    list::whole(call, listed(vhost.name(), vhost.bindings_to(To::Queue(queue.name()))))
 }

@@ -166,11 +166,6 @@ impl Call {
         }
     }
 
-    /// The body as it came.
-    pub fn body(&self) -> &Bytes {
-        &self.body
-    }
-
     /// What the node is called.
     pub fn node(&self) -> &str {
         &self.broker.config.node_name

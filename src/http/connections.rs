@@ -69,7 +69,16 @@ impl Item for Connection {
         sheet.put("port", guest.local.port());
         sheet.with("peer_host", || json!(guest.peer.ip().to_canonical().to_string()));
         sheet.put("peer_port", guest.peer.port());
-        sheet.put("ssl", false);
+        let tls = guest.tls.as_deref();
+        let certificate = tls.and_then(|tls| tls.certificate.as_ref());
+        sheet.put("ssl", tls.is_some());
+        sheet.put("ssl_protocol", tls.map(|tls| tls.version));
+        sheet.put("ssl_cipher", tls.map(|tls| tls.cipher.as_str()));
+        sheet.put("ssl_key_exchange", tls.map(|tls| tls.key_exchange.as_str()));
+        sheet.put("ssl_hash", tls.map(|tls| tls.hash()));
+        sheet.put("peer_cert_subject", certificate.map(|certificate| certificate.subject.as_str()));
+        sheet.put("peer_cert_issuer", certificate.map(|certificate| certificate.issuer.as_str()));
+        sheet.put("peer_cert_validity", certificate.map(|certificate| certificate.validity.as_str()));
         sheet.with("client_properties", || Json::Object(table_to_json(&guest.client_properties)));
         sheet.put("recv_oct", traffic.received_bytes.load(Ordering::Relaxed));
         sheet.put("recv_cnt", traffic.reads.load(Ordering::Relaxed));

@@ -94,5 +94,5 @@ fn all(call: &Call) -> Result<Answer, Error> {
             found.extend(consumers(call, &vhost, &queue));
         }
     }
-    list::all(call, found)
+    list::whole(call, found)
 }

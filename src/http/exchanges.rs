@@ -57,10 +57,9 @@ impl Item for Exchange {
         sheet.put("internal", self.declared.internal);
         sheet.with("arguments", || Json::Object(table_to_json(&self.arguments)));
         sheet.with("policy", || json!(self.vhost.policies_of_exchange(&self.name).policy));
-        sheet.put(
-            "user_who_performed_action",
-            if self.name.is_empty() || self.name.starts_with("amq.") { "rmq-internal" } else { "" },
-        );
+        if self.name.is_empty() || self.name.starts_with("amq.") {
+            sheet.put("user_who_performed_action", "rmq-internal");
+        }
         sheet.with("messages_delayed", || json!(self.vhost.delayed_count(&self.name)));
         sheet.with("message_stats", || {
             let figures = self.vhost.exchange_tally(&self.name).figures(self.now_ms);
@@ -102,7 +101,7 @@ fn put(call: &Call) -> Result<Answer, Error> {
     }
     let flags = ExchangeFlags {
         passive: false,
-        durable: flag(&body, "durable")?.unwrap_or(true),
+        durable: flag(&body, "durable")?.unwrap_or(false),
         auto_delete: flag(&body, "auto_delete")?.unwrap_or(false),
         internal: flag(&body, "internal")?.unwrap_or(false),
     };

@@ -35,6 +35,18 @@ pub fn one(call: &Call, item: &impl Item) -> Result<Answer, Error> {
     Ok(Answer::Json(described(item, &columns)))
 }
 
+/// Answers with all things: RabbitMQ has no pages of these.
+///
+/// # Errors
+/// None; as the others.
+pub fn whole<T: Item>(call: &Call, mut items: Vec<T>) -> Result<Answer, Error> {
+    let columns = Columns::read(call.query("columns"));
+    let window = 0..items.len();
+    order(call, &mut items, window)?;
+    let items: Items = Box::new(items.into_iter().map(move |item| described(&item, &columns)));
+    Ok(Answer::List { items, around: None })
+}
+
 /// Answers with things, as the request wants them.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 //! wait for the store, so each runs on a thread of its own; what they answer is JSON, written as it is made when it
 //! is long. One line a resource in [`routes`], a file a resource beside this one.
 
+mod admin;
 mod answer;
 mod auth;
 mod call;
@@ -35,12 +36,12 @@ use axum::extract::{ConnectInfo, RawPathParams, Request};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::Layer;
 use tracing::{debug, error};
 
 use crate::broker::Broker;
+use crate::web::{From, Port};
 use call::Call;
 use error::Error;
 use route::Route;
@@ -73,6 +74,7 @@ fn routes() -> Vec<Route> {
         bindings::routes(),
         messages::routes(),
         browse::routes(),
+        admin::routes(),
         openapi::routes(),
     ]
     .concat()
@@ -82,11 +84,11 @@ fn routes() -> Vec<Route> {
 ///
 /// # Errors
 /// The listener's.
-pub async fn serve(listener: TcpListener, broker: Arc<Broker>) -> std::io::Result<()> {
+pub async fn serve(port: Port, broker: Arc<Broker>) -> std::io::Result<()> {
     let context = Arc::new(Context { broker, calls: Semaphore::new(CALLS_MAX) });
     let app = tower::util::MapRequestLayer::new(without_trailing_slash).layer(router(&context));
-    let app = axum::ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(app);
-    axum::serve(listener, app).await
+    let app = axum::ServiceExt::<Request>::into_make_service_with_connect_info::<From>(app);
+    axum::serve(port, app).await
 }
 
 fn router(context: &Arc<Context>) -> axum::Router {
@@ -127,7 +129,7 @@ fn method(methods: MethodRouter, route: Route, context: Arc<Context>) -> MethodR
     let filter = MethodFilter::try_from(route.method.clone()).expect("routes have plain methods");
     methods.on(
         filter,
-        move |ConnectInfo(peer): ConnectInfo<SocketAddr>,
+        move |ConnectInfo(From(peer)): ConnectInfo<From>,
               params: Result<RawPathParams, _>,
               request: Request| {
             let (route, context) = (route.clone(), context.clone());

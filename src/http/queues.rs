@@ -188,7 +188,7 @@ fn put(call: &Call) -> Result<Answer, Error> {
     }
     let flags = QueueFlags {
         passive: false,
-        durable: flag(&body, "durable")?.unwrap_or(true),
+        durable: flag(&body, "durable")?.unwrap_or(false),
         // The connection that it would belong to is over before anybody could use it.
         exclusive: false,
         auto_delete: flag(&body, "auto_delete")?.unwrap_or(false),

@@ -14,9 +14,9 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
 
 use crate::broker::Broker;
+use crate::web::Port;
 use families::Wanted;
 use text::Text;
 
@@ -45,12 +45,11 @@ impl Endpoint {
 ///
 /// # Errors
 /// The listener's.
-pub async fn serve(listener: TcpListener, broker: Arc<Broker>) -> std::io::Result<()> {
-    axum::serve(listener, router(broker)).await
+pub async fn serve(port: Port, broker: Arc<Broker>) -> std::io::Result<()> {
+    axum::serve(port, router(broker)).await
 }
 
-/// The routes, for listeners of any sort.
-pub fn router(broker: Arc<Broker>) -> axum::Router {
+fn router(broker: Arc<Broker>) -> axum::Router {
     let path = broker.config.metrics_path.trim_end_matches('/').to_string();
     let path = if path.starts_with('/') { path } else { format!("/{path}") };
     axum::Router::new()

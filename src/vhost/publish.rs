@@ -6,6 +6,7 @@ use exchanges::Matches;
 use store::Urgency;
 
 use super::arguments::{BCC, CC};
+use super::schedule::{SCHEDULE, schedule_id};
 use super::{Caller, Pending, Verdict, Vhost};
 use crate::auth::User;
 use crate::error::Error;
@@ -100,6 +101,11 @@ impl Vhost {
     ) -> Result<Fate, Error> {
         self.check_publish(caller, exchange)?;
         self.check_topic(caller, exchange, routing_key)?;
+        if exchange == SCHEDULE {
+            let text =
+                "delayed messages are cancelled over HTTP with DELETE /api/exchanges/VHOST/NAME/delayed/ID";
+            return Err(Error::Invalid(text.into()));
+        }
         let invalid = |_| Error::Invalid("the properties of the message are malformed".into());
         let read = Properties::parse(properties).map_err(invalid)?;
         let Asked { ttl_ms, copies } = Asked::read(&caller.user, &read)?;
@@ -136,7 +142,19 @@ impl Vhost {
         let mut batch = queue::Batch::default();
         let origin = Origin { channel: 1, tag: 1 };
         match delay {
-            Some((delays, ms)) => batch.add(Message { ttl_ms: Some(ms), ..message }, &[delays], origin, with),
+            Some((delays, ms)) => {
+                let message = Message { ttl_ms: Some(ms), ..message };
+                match read.headers.map_or(Ok(None), schedule_id)? {
+                    None => batch.add(message, &[delays], origin, with),
+                    Some(id) => match self.schedule(&delays, &id, message) {
+                        Err(refused) => return Err(Error::Invalid(refused.1)),
+                        Ok(Some((message, operations, sync))) => {
+                            batch.tell_of(message, operations, with, sync)
+                        }
+                        Ok(None) => with.into_iter().for_each(|with| batch.add_with(with, origin)),
+                    },
+                }
+            }
             None => {
                 held.into_iter()
                     .for_each(|(delays, ms)| batch.add(message.held_back(ms), &[delays], origin, None));
