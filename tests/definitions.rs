@@ -27,7 +27,7 @@ fn a_file_of_rabbitmq_3_is_read_and_is_the_same_again() {
     let wanted = file("rabbitmq-3.8.json");
 
     let diff = import(&broker, &wanted).unwrap();
-    assert_eq!((diff.create.len(), diff.change, diff.skip), (10, vec![], vec![]), "{:?}", diff.create);
+    assert_eq!((diff.create.len(), diff.change, diff.skip), (12, vec![], vec![]), "{:?}", diff.create);
     assert_eq!(diff.keep, ["global parameter 'internal_cluster_id'"]);
     let again = import(&broker, &wanted).unwrap();
     assert_eq!((again.create, again.change), (vec![], vec![]));

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod administration;
 mod admission;
 mod altered;
 mod cli;

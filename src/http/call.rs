@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 
 use super::auth::{self, Who};
 use super::error::Error;
-use crate::broker::Broker;
+use crate::broker::{Actor, Broker};
 use crate::delivery::ConnectionId;
 use crate::json;
 use crate::vhost::{Caller, Vhost};
@@ -166,6 +166,11 @@ impl Call {
         }
     }
 
+    /// The body as it came.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
     /// What the node is called.
     pub fn node(&self) -> &str {
         &self.broker.config.node_name
@@ -174,6 +179,11 @@ impl Call {
     /// Whether the path ends with this.
     pub fn path_ends_with(&self, end: &str) -> bool {
         self.path.rsplit('/').next() == Some(end)
+    }
+
+    /// Who does what the request asks for.
+    pub fn actor(&self) -> Actor {
+        Actor::new(self.who.name(), self.peer)
     }
 
     /// A header of the request.

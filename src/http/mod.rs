@@ -14,19 +14,28 @@ mod openapi;
 mod route;
 mod sheet;
 
+mod auth_attempts;
 mod bindings;
 mod browse;
 mod channels;
 mod connections;
 mod consumers;
+mod definitions;
 mod exchanges;
 mod features;
 mod health;
+mod limits;
 mod messages;
 mod nodes;
 mod overview;
+mod parameters;
+mod permissions;
+mod policies;
 mod queues;
 mod stats;
+mod topic_permissions;
+mod users;
+mod vhosts;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -75,6 +84,15 @@ fn routes() -> Vec<Route> {
         messages::routes(),
         browse::routes(),
         admin::routes(),
+        users::routes(),
+        permissions::routes(),
+        topic_permissions::routes(),
+        vhosts::routes(),
+        limits::routes(),
+        policies::routes(),
+        parameters::routes(),
+        definitions::routes(),
+        auth_attempts::routes(),
         openapi::routes(),
     ]
     .concat()
