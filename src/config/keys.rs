@@ -39,24 +39,27 @@ const TLS_OWN: &str = "TLS here has no such choice: only safe versions, ciphers 
 /// All keys, in the order in which RabbitMQ's documentation has them.
 pub const KEYS: &[Key] = &[
     key("listeners.tcp", Sets(|d, e| one_of(e, &[("none", ())]).map(|()| d.listen = Some(Vec::new())))),
-    key("listeners.tcp.$", Sets(|d, e| Ok(d.listen.get_or_insert_default().push(address(e)?)))),
+    key("listeners.tcp.$", Sets(|d, e| add(d.listen.get_or_insert_default(), address(e)))),
     key("listeners.ssl", Sets(|d, e| one_of(e, &[("none", ())]).map(|()| d.listen_tls.clear()))),
-    key("listeners.ssl.$", Sets(|d, e| Ok(d.listen_tls.push(address(e)?)))),
+    key("listeners.ssl.$", Sets(|d, e| add(&mut d.listen_tls, address(e)))),
     key("ssl_options", Sets(|d, e| one_of(e, &[("none", ())]).map(|()| d.tls = TlsDraft::default()))),
     key("ssl_options.**", Sets(|d, e| tls(&mut d.tls, e, 1))),
-    key("ssl_cert_login_from", Sets(|d, e| Ok(d.login_from = one_of(e, LOGIN_FROM)?))),
-    key("ssl_cert_login_san_type", Sets(|d, e| Ok(d.login_san_type = one_of(e, SAN_TYPE)?))),
-    key("ssl_cert_login_san_index", Sets(|d, e| Ok(d.login_san_index = number(e)?))),
+    key("ssl_cert_login_from", Sets(|d, e| set(&mut d.login_from, one_of(e, LOGIN_FROM)))),
+    key("ssl_cert_login_san_type", Sets(|d, e| set(&mut d.login_san_type, one_of(e, SAN_TYPE)))),
+    key("ssl_cert_login_san_index", Sets(|d, e| set(&mut d.login_san_index, number(e)))),
     key("ssl_handshake_timeout", Has("handshake_timeout is for all that comes before connection.open-ok")),
     key("ssl_allow_poodle_attack", Has(TLS_OWN)),
-    key("proxy_protocol", Sets(|d, e| Ok(d.config.proxy_protocol = truth(e)?))),
+    key("proxy_protocol", Sets(|d, e| set(&mut d.config.proxy_protocol, truth(e)))),
     key(
         "handshake_timeout",
         Sets(|d, e| {
-            Ok(d.config.handshake_timeout_secs = match e.value.as_str() {
-                "infinity" => u64::from(u32::MAX),
-                _ => number::<u64>(e)?.div_ceil(1000),
-            })
+            set(
+                &mut d.config.handshake_timeout_secs,
+                Ok(match e.value.as_str() {
+                    "infinity" => u64::from(u32::MAX),
+                    _ => number::<u64>(e)?.div_ceil(1000),
+                }),
+            )
         }),
     ),
     key("reverse_dns_lookups", Has("addresses are shown, and no names asked for")),
@@ -65,15 +68,16 @@ pub const KEYS: &[Key] = &[
     key("tcp_listen_options", Has(SOCKETS)),
     key("tcp_listen_options.**", Has(SOCKETS)),
     key("erlang.**", Has(ERLANG)),
-    key("default_user", Sets(|d, e| Ok(d.user = Some(e.value.clone())))),
-    key("default_pass", Sets(|d, e| Ok(d.password = Some(secret(e)?)))),
-    key("default_vhost", Sets(|d, e| Ok(d.vhost = Some(e.value.clone())))),
+    key("default_user", Sets(|d, e| set(&mut d.user, Ok(Some(e.value.clone()))))),
+    key("default_pass", Sets(|d, e| set(&mut d.password, Ok(Some(secret(e)?))))),
+    key("default_vhost", Sets(|d, e| set(&mut d.vhost, Ok(Some(e.value.clone()))))),
     key(
         "default_user_tags.$",
         Sets(|d, e| {
-            Ok(if truth(e)? {
-                d.tags.push(e.key[1].clone())
-            })
+            if truth(e)? {
+                d.tags.push(e.key[1].clone());
+            }
+            Ok(())
         }),
     ),
     key(
@@ -81,7 +85,7 @@ pub const KEYS: &[Key] = &[
         Sets(|d, e| {
             let at = ["configure", "write", "read"].iter().position(|name| *name == e.key[1]);
             let at = at.ok_or("there are default_permissions.configure, .write and .read")?;
-            Ok(d.permissions[at] = Some(e.value.clone()))
+            set(&mut d.permissions[at], Ok(Some(e.value.clone())))
         }),
     ),
     key("default_users.$.$", Sets(|d, e| d.default_user(e))),
@@ -91,9 +95,10 @@ pub const KEYS: &[Key] = &[
         Sets(|d, e| {
             let is_one = truth(e)?;
             d.config.loopback_users.retain(|user| *user != e.key[1]);
-            Ok(if is_one {
-                d.config.loopback_users.push(e.key[1].clone())
-            })
+            if is_one {
+                d.config.loopback_users.push(e.key[1].clone());
+            }
+            Ok(())
         }),
     ),
     key(
@@ -103,9 +108,10 @@ pub const KEYS: &[Key] = &[
                 e,
                 &[("PLAIN", "PLAIN"), ("AMQPLAIN", "AMQPLAIN"), ("EXTERNAL", "EXTERNAL"), ("ANONYMOUS", "")],
             )?;
-            Ok(if !name.is_empty() {
-                d.mechanisms.push(name.into())
-            })
+            if !name.is_empty() {
+                d.mechanisms.push(name.into());
+            }
+            Ok(())
         }),
     ),
     key(
@@ -124,62 +130,65 @@ pub const KEYS: &[Key] = &[
     ),
     key("credential_validator.**", Has("passwords are taken as they are")),
     key("default_password_hashing.**", Has("new passwords are hashed with SHA-256")),
-    key("heartbeat", Sets(|d, e| Ok(d.config.heartbeat_secs = number(e)?))),
-    key("frame_max", Sets(|d, e| Ok(d.config.frame_bytes_max = bytes(e)?.try_into().map_err(too_much)?))),
+    key("heartbeat", Sets(|d, e| set(&mut d.config.heartbeat_secs, number(e)))),
+    key("frame_max", Sets(|d, e| set(&mut d.config.frame_bytes_max, bytes(e)?.try_into().map_err(too_much)))),
     key("initial_frame_max", Has("frames of a handshake may be as long as frame_max")),
-    key("channel_max", Sets(|d, e| Ok(d.config.channel_max = number(e)?))),
-    key("channel_max_per_node", Sets(|d, e| Ok(d.config.channel_max_per_node = limit(e)?))),
-    key("connection_max", Sets(|d, e| Ok(d.config.connection_max = limit(e)?))),
-    key("consumer_max_per_channel", Sets(|d, e| Ok(d.config.consumer_max_per_channel = limit(e)?))),
-    key("vhost_max", Sets(|d, e| Ok(d.config.vhost_max = limit(e)?))),
+    key("channel_max", Sets(|d, e| set(&mut d.config.channel_max, number(e)))),
+    key("channel_max_per_node", Sets(|d, e| set(&mut d.config.channel_max_per_node, limit(e)))),
+    key("connection_max", Sets(|d, e| set(&mut d.config.connection_max, limit(e)))),
+    key("consumer_max_per_channel", Sets(|d, e| set(&mut d.config.consumer_max_per_channel, limit(e)))),
+    key("vhost_max", Sets(|d, e| set(&mut d.config.vhost_max, limit(e)))),
     key("cluster_queue_limit", Has("a vhost's max-queues limits queues")),
     key("session_max_per_connection", Has("AMQP 1.0 is not spoken")),
     key("link_max_per_session", Has("AMQP 1.0 is not spoken")),
-    key("max_message_size", Sets(|d, e| Ok(d.config.message_bytes_max = bytes(e)?))),
+    key("max_message_size", Sets(|d, e| set(&mut d.config.message_bytes_max, bytes(e)))),
     key(
         "consumer_timeout",
         Sets(|d, e| {
-            Ok(d.config.consumer_timeout_ms = match e.value.as_str() {
-                "undefined" | "infinity" => None,
-                _ => Some(number(e)?),
-            })
+            set(
+                &mut d.config.consumer_timeout_ms,
+                Ok(match e.value.as_str() {
+                    "undefined" | "infinity" => None,
+                    _ => Some(number(e)?),
+                }),
+            )
         }),
     ),
-    key("default_queue_type", Sets(|d, e| Ok(d.config.default_queue_type = Some(queue_type(e)?)))),
+    key("default_queue_type", Sets(|d, e| set(&mut d.config.default_queue_type, Ok(Some(queue_type(e)?))))),
     key("default_limits.vhosts.$.$", Sets(|d, e| d.default_limits(e))),
     key("default_policies.operator.$.**", Sets(|d, e| d.default_policy(e))),
     key("runtime_parameters.limits.**", Has("runtime parameters are not limited")),
     key("message_interceptors.**", Has("messages are not changed on their way in")),
     key("deprecated_features.**", Has("what RabbitMQ calls deprecated works here and stays")),
-    key("vm_memory_high_watermark.relative", Sets(|d, e| Ok(d.config.memory_high_watermark = part(e)?))),
+    key("vm_memory_high_watermark.relative", Sets(|d, e| set(&mut d.config.memory_high_watermark, part(e)))),
     key(
         "vm_memory_high_watermark.absolute",
         Sets(|d, e| {
             // Of what the broker takes for the whole, so that the product is what was asked for.
-            Ok(d.memory_bytes = Some(bytes(e)?))
+            set(&mut d.memory_bytes, Ok(Some(bytes(e)?)))
         }),
     ),
     key("vm_memory_high_watermark_paging_ratio", Has("message_memory_bytes_max says what stays in memory")),
     key(
         "total_memory_available_override_value",
-        Sets(|d, e| Ok(d.config.memory_bytes_total = Some(bytes(e)?))),
+        Sets(|d, e| set(&mut d.config.memory_bytes_total, Ok(Some(bytes(e)?)))),
     ),
     key("vm_memory_calculation_strategy", Has("resident memory counts, as rss")),
     key("memory_monitor_interval", Has(OWN_PACE)),
-    key("disk_free_limit.absolute", Sets(|d, e| Ok(d.config.disk_free_bytes_min = bytes(e)?))),
+    key("disk_free_limit.absolute", Sets(|d, e| set(&mut d.config.disk_free_bytes_min, bytes(e)))),
     key(
         "disk_free_limit.relative",
         Sets(|d, e| {
             let part =
                 e.value.parse::<f64>().ok().filter(|part| *part >= 0.0).ok_or("a number, such as 1.0")?;
-            Ok(d.disk_part_of_memory = Some(part))
+            set(&mut d.disk_part_of_memory, Ok(Some(part)))
         }),
     ),
     key("disk_monitor_interval", Has(OWN_PACE)),
-    key("load_definitions", Sets(|d, e| Ok(d.config.load_definitions.push(e.value.clone().into())))),
+    key("load_definitions", Sets(|d, e| add(&mut d.config.load_definitions, Ok(e.value.clone().into())))),
     key(
         "management.load_definitions",
-        Sets(|d, e| Ok(d.config.load_definitions.push(e.value.clone().into()))),
+        Sets(|d, e| add(&mut d.config.load_definitions, Ok(e.value.clone().into()))),
     ),
     key(
         "definitions.import_backend",
@@ -188,10 +197,13 @@ pub const KEYS: &[Key] = &[
                 .map_err(|error| format!("{error}: definitions are read from files"))
         }),
     ),
-    key("definitions.local.path", Sets(|d, e| Ok(d.config.load_definitions.push(e.value.clone().into())))),
+    key(
+        "definitions.local.path",
+        Sets(|d, e| add(&mut d.config.load_definitions, Ok(e.value.clone().into()))),
+    ),
     key("definitions.skip_if_unchanged", Has("an import changes only what is different")),
     key("definitions.**", Has("definitions are read from files: definitions.local.path")),
-    key("cluster_name", Sets(|d, e| Ok(d.config.cluster_name = Some(e.value.clone())))),
+    key("cluster_name", Sets(|d, e| set(&mut d.config.cluster_name, Ok(Some(e.value.clone()))))),
     key(
         "cluster_tags.$",
         Sets(|d, e| {
@@ -206,44 +218,50 @@ pub const KEYS: &[Key] = &[
             Ok(())
         }),
     ),
-    key("product.name", Sets(|d, e| Ok(d.config.server_properties.product = e.value.clone()))),
-    key("product.version", Sets(|d, e| Ok(d.config.server_properties.version = e.value.clone()))),
+    key("product.name", Sets(|d, e| set(&mut d.config.server_properties.product, Ok(e.value.clone())))),
+    key("product.version", Sets(|d, e| set(&mut d.config.server_properties.version, Ok(e.value.clone())))),
     key("motd_file", Has("there is no message of the day")),
-    key("management.tcp.port", Sets(|d, e| Ok(d.http.port = Some(number(e)?)))),
-    key("management.tcp.ip", Sets(|d, e| Ok(d.http.ip = Some(ip(e)?)))),
-    key("management.ssl.port", Sets(|d, e| Ok(d.https.port = Some(number(e)?)))),
-    key("management.ssl.ip", Sets(|d, e| Ok(d.https.ip = Some(ip(e)?)))),
-    key("management.listener.port", Sets(|d, e| Ok(d.http_old.port = Some(number(e)?)))),
-    key("management.listener.ip", Sets(|d, e| Ok(d.http_old.ip = Some(ip(e)?)))),
-    key("management.listener.ssl", Sets(|d, e| Ok(d.http_old_is_tls = truth(e)?))),
+    key("management.tcp.port", Sets(|d, e| set(&mut d.http.port, Ok(Some(number(e)?))))),
+    key("management.tcp.ip", Sets(|d, e| set(&mut d.http.ip, Ok(Some(ip(e)?))))),
+    key("management.ssl.port", Sets(|d, e| set(&mut d.https.port, Ok(Some(number(e)?))))),
+    key("management.ssl.ip", Sets(|d, e| set(&mut d.https.ip, Ok(Some(ip(e)?))))),
+    key("management.listener.port", Sets(|d, e| set(&mut d.http_old.port, Ok(Some(number(e)?))))),
+    key("management.listener.ip", Sets(|d, e| set(&mut d.http_old.ip, Ok(Some(ip(e)?))))),
+    key("management.listener.ssl", Sets(|d, e| set(&mut d.http_old_is_tls, truth(e)))),
     key("management.listener.ssl_opts.**", Sets(|d, e| tls(&mut d.https.tls, e, 3))),
     key("management.listener.server.**", Has(OWN_PACE)),
-    key("management.path_prefix", Sets(|d, e| Ok(d.config.http_path_prefix = e.value.clone()))),
+    key("management.path_prefix", Sets(|d, e| set(&mut d.config.http_path_prefix, Ok(e.value.clone())))),
     key("management.ssl.$", Sets(|d, e| tls(&mut d.https.tls, e, 2))),
     key("management.ssl.**", Sets(|d, e| tls(&mut d.https.tls, e, 2))),
     key("management.tcp.$", Has(OWN_PACE)),
     key("management.**", Has("it is about RabbitMQ's own management pages and their statistics")),
     key("management_agent.**", Has("metrics are always counted")),
-    key("prometheus.tcp.port", Sets(|d, e| Ok(d.metrics.port = Some(number(e)?)))),
-    key("prometheus.tcp.ip", Sets(|d, e| Ok(d.metrics.ip = Some(ip(e)?)))),
-    key("prometheus.ssl.port", Sets(|d, e| Ok(d.metrics_tls.port = Some(number(e)?)))),
-    key("prometheus.ssl.ip", Sets(|d, e| Ok(d.metrics_tls.ip = Some(ip(e)?)))),
+    key("prometheus.tcp.port", Sets(|d, e| set(&mut d.metrics.port, Ok(Some(number(e)?))))),
+    key("prometheus.tcp.ip", Sets(|d, e| set(&mut d.metrics.ip, Ok(Some(ip(e)?))))),
+    key("prometheus.ssl.port", Sets(|d, e| set(&mut d.metrics_tls.port, Ok(Some(number(e)?))))),
+    key("prometheus.ssl.ip", Sets(|d, e| set(&mut d.metrics_tls.ip, Ok(Some(ip(e)?))))),
     key("prometheus.ssl.**", Sets(|d, e| tls(&mut d.metrics_tls.tls, e, 2))),
-    key("prometheus.path", Sets(|d, e| Ok(d.config.metrics_path = e.value.clone()))),
-    key("prometheus.return_per_object_metrics", Sets(|d, e| Ok(d.config.metrics_per_object = truth(e)?))),
-    key("prometheus.authentication.enabled", Sets(|d, e| Ok(d.config.metrics_authentication = truth(e)?))),
+    key("prometheus.path", Sets(|d, e| set(&mut d.config.metrics_path, Ok(e.value.clone())))),
+    key("prometheus.return_per_object_metrics", Sets(|d, e| set(&mut d.config.metrics_per_object, truth(e)))),
+    key(
+        "prometheus.authentication.enabled",
+        Sets(|d, e| set(&mut d.config.metrics_authentication, truth(e))),
+    ),
     key("prometheus.**", Has(OWN_PACE)),
-    key("log.dir", Sets(|d, e| Ok(d.log_dir = Some(e.value.clone().into())))),
-    key("log.file", Sets(|d, e| Ok(d.log_file = (e.value != "false").then(|| e.value.clone().into())))),
+    key("log.dir", Sets(|d, e| set(&mut d.log_dir, Ok(Some(e.value.clone().into()))))),
+    key(
+        "log.file",
+        Sets(|d, e| set(&mut d.log_file, Ok((e.value != "false").then(|| e.value.clone().into())))),
+    ),
     key("log.console", Has("without log.file the log goes to the standard output")),
-    key("log.console.level", Sets(|d, e| Ok(d.log_level = Some(level(e)?)))),
-    key("log.file.level", Sets(|d, e| Ok(d.log_level = Some(level(e)?)))),
-    key("log.default.level", Sets(|d, e| Ok(d.log_level = Some(level(e)?)))),
-    key("log.connection.level", Sets(|d, e| Ok(d.log_rooms.push(("connection", level(e)?))))),
-    key("log.channel.level", Sets(|d, e| Ok(d.log_rooms.push(("channel", level(e)?))))),
-    key("log.queue.level", Sets(|d, e| Ok(d.log_rooms.push(("queue", level(e)?))))),
-    key("log.console.formatter", Sets(|d, e| Ok(d.config.log_format = format(e)?))),
-    key("log.file.formatter", Sets(|d, e| Ok(d.config.log_format = format(e)?))),
+    key("log.console.level", Sets(|d, e| set(&mut d.log_level, Ok(Some(level(e)?))))),
+    key("log.file.level", Sets(|d, e| set(&mut d.log_level, Ok(Some(level(e)?))))),
+    key("log.default.level", Sets(|d, e| set(&mut d.log_level, Ok(Some(level(e)?))))),
+    key("log.connection.level", Sets(|d, e| add(&mut d.log_rooms, Ok(("connection", level(e)?))))),
+    key("log.channel.level", Sets(|d, e| add(&mut d.log_rooms, Ok(("channel", level(e)?))))),
+    key("log.queue.level", Sets(|d, e| add(&mut d.log_rooms, Ok(("queue", level(e)?))))),
+    key("log.console.formatter", Sets(|d, e| set(&mut d.config.log_format, format(e)))),
+    key("log.file.formatter", Sets(|d, e| set(&mut d.config.log_format, format(e)))),
     key("log.file.rotation.**", Has("logrotate can move the file; SIGHUP opens it anew")),
     key(
         "log.**",
@@ -370,6 +388,16 @@ fn tls(draft: &mut TlsDraft, entry: &Entry, skip: usize) -> Result<(), String> {
         }
         _ => draft.without_effect.push(entry.name()),
     }
+    Ok(())
+}
+
+fn set<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *place = value?;
+    Ok(())
+}
+
+fn add<T>(list: &mut Vec<T>, value: Result<T, String>) -> Result<(), String> {
+    list.push(value?);
     Ok(())
 }
 
