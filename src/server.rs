@@ -1,7 +1,7 @@
 //! The broker as a server: opens the store, listens, serves until it is asked to stop.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -214,7 +214,14 @@ impl Server {
 
 /// Opens a port that one can choose with a flag.
 async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|e| {
+    let listener = match TcpListener::bind(address).await {
+        // "All addresses", on a machine without IPv6.
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        listener => listener,
+    };
+    listener.map_err(|e| {
         format!("cannot listen on {address}: {e}; is another broker running? ({flag} takes another address)")
     })
 }

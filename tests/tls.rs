@@ -283,6 +283,48 @@ fn only_the_versions_and_ciphers_that_are_wanted_are_spoken() {
 }
 
 #[test]
+fn the_http_api_speaks_tls_and_tells_of_it() {
+    use std::io::{Read, Write};
+    let authority = Authority::new();
+    let server = authority.server("server", &["localhost"]);
+    let anna = authority.client("anna", vec![]);
+    let broker = Broker::with(|config| {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.listen_tls = vec![any];
+        config.https = Some(any);
+        config.tls = Some(verifying(&authority, settings(&server)));
+    });
+    // One who has not finished its hello keeps nobody out.
+    let mut silent = Client::connect(broker.https_address());
+    silent.send_raw(&[0x16, 3, 1]);
+    let manner = Manner { client: Some(anna), ..Manner::default() };
+    let amqp = Tunnel::to(broker.tls_address(), &authority, manner.clone());
+    let _client = Client::open(amqp.address, &Login::default());
+    let get = |path: &str| {
+        let tunnel = Tunnel::to(broker.https_address(), &authority, manner.clone());
+        let mut socket = std::net::TcpStream::connect(tunnel.address).unwrap();
+        let ask = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\nConnection: close\r\n\r\n"
+        );
+        socket.write_all(ask.as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
+    };
+
+    let connections = get("/api/connections");
+    let expiring = get("/api/health/checks/certificate-expiration/2500/years");
+    let overview = get("/api/overview");
+
+    assert!(connections.starts_with("HTTP/1.1 200"), "{connections}");
+    for part in ["\"ssl\":true", "\"ssl_protocol\":\"tlsv1.3\"", "CN=anna,O=Shop", "CN=Test Authority"] {
+        assert!(connections.contains(part), "{part}: {connections}");
+    }
+    assert!(expiring.starts_with("HTTP/1.1 503") && expiring.contains("server.pem"), "{expiring}");
+    assert!(overview.contains("amqp/ssl") && overview.contains("\"https\""), "{overview}");
+}
+
+#[test]
 fn what_cannot_be_used_is_told_at_the_start() {
     let authority = Authority::new();
     let (one, other) = (authority.server("one", &["localhost"]), authority.server("other", &["localhost"]));

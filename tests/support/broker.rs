@@ -31,6 +31,7 @@ struct Running {
     address: SocketAddr,
     http: SocketAddr,
     tls_address: Option<SocketAddr>,
+    https_address: Option<SocketAddr>,
     trigger: Trigger,
     thread: JoinHandle<Result<(), String>>,
 }
@@ -89,6 +90,11 @@ impl Broker {
     /// Where it listens with TLS.
     pub fn tls_address(&self) -> SocketAddr {
         self.running().tls_address.expect("a broker that speaks TLS")
+    }
+
+    /// Where the HTTP API is in TLS.
+    pub fn https_address(&self) -> SocketAddr {
+        self.running().https_address.expect("a broker that speaks HTTPS")
     }
 
     /// For programs that are given a URL.
@@ -192,14 +198,16 @@ fn run(config: &Config, options: &store::Options, clock: &Clock) -> Result<Runni
             let address = server.address().map_err(|e| e.to_string());
             let http = server.http_address().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
             let tls_address = server.tls_address();
-            let _ = told.send(address.map(|address| (address, http, tls_address, server.broker().clone())));
+            let https = server.web_address("https");
+            let all = |address| (address, http, tls_address, https, server.broker().clone());
+            let _ = told.send(address.map(all));
             server.run(shutdown).await.map_err(|e| e.to_string())
         })
     };
     let thread = std::thread::spawn(serve);
-    let (address, http, tls_address, broker) =
+    let (address, http, tls_address, https_address, broker) =
         hears.recv().map_err(|_| "the broker's thread has ended".to_string())??;
-    Ok(Running { broker, address, http, tls_address, trigger, thread })
+    Ok(Running { broker, address, http, tls_address, https_address, trigger, thread })
 }
 
 /// A user to be there.

@@ -93,8 +93,9 @@ async fn pump(
     name: ServerName<'static>,
     notes: Arc<Mutex<Learned>>,
 ) {
-    let note = |learned: Learned| *notes.lock().unwrap_or_else(PoisonError::into_inner) = learned;
-    let failed = |e: std::io::Error| note(Learned { error: Some(e.to_string()), ..Learned::default() });
+    let note =
+        |change: &dyn Fn(&mut Learned)| change(&mut notes.lock().unwrap_or_else(PoisonError::into_inner));
+    let failed = |e: std::io::Error| note(&|learned| learned.error = Some(e.to_string()));
     let socket = TcpStream::connect(broker).await.expect("a broker that listens");
     let mut stream = match TlsConnector::from(config).connect(name, socket).await {
         Ok(stream) => stream,
@@ -102,10 +103,9 @@ async fn pump(
     };
     let connection = stream.get_ref().1;
     let certificates = connection.peer_certificates().unwrap_or_default();
-    note(Learned {
-        certificate: certificates.first().map(|der| der.to_vec()).unwrap_or_default(),
-        version: connection.protocol_version(),
-        error: None,
+    note(&|learned| {
+        learned.certificate = certificates.first().map(|der| der.to_vec()).unwrap_or_default();
+        learned.version = connection.protocol_version();
     });
     if let Err(error) = tokio::io::copy_bidirectional(&mut plain, &mut stream).await {
         failed(error);
