@@ -182,7 +182,7 @@ class Clients:
                 channel.basic_publish("", "w.no-such-queue", b"z", properties, mandatory=True)
             except pika.exceptions.UnroutableError:
                 pass
-            time.sleep(0.02)
+            time.sleep(0.04)
         connection.close()
 
     def consume(self, began):
