@@ -125,8 +125,11 @@ fn between(call: &Call) -> Result<Answer, Error> {
 }
 
 fn named(call: &Call) -> Result<BindingLook, Error> {
-    let key = call.param("key");
-    found(call)?.into_iter().find(|look| properties_key(look) == key).ok_or(Error::NotFound)
+    let (looks, key) = (found(call)?, call.param("key"));
+    let is = |wanted: &str| looks.iter().position(|look| properties_key(look) == wanted);
+    // The key as it is told, which is quoted already; but many send the routing key, quoted once for the path.
+    let at = is(key).or_else(|| is(&quoted(key))).ok_or(Error::NotFound)?;
+    looks.into_iter().nth(at).ok_or(Error::NotFound)
 }
 
 fn get(call: &Call) -> Result<Answer, Error> {

@@ -58,7 +58,8 @@ impl Item for Consumer {
         sheet.with("queue", || json!({"name": self.queue.name(), "vhost": &**self.vhost.name()}));
         sheet.with("consumer_timeout", || {
             let own = consumer.arguments.get("x-consumer-timeout").map(crate::json::value_to_json);
-            own.unwrap_or_else(|| json!(self.queue.settings().consumer_timeout_ms))
+            // A number in any case: rabbitmqadmin does not read the list without. 0 stands for none.
+            own.unwrap_or_else(|| json!(self.queue.settings().consumer_timeout_ms.unwrap_or(0)))
         });
         sheet.with("channel_details", || match &self.guest {
             Some(guest) => channel_details(guest, consumer.channel, &self.node),
