@@ -46,6 +46,12 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Usage(text) | Failure::Input(text) | Failure::Unhealthy(text) => f.write_str(text),
+            Failure::Unreachable { url, reason } if reason.contains("ertificate") => write!(
+                f,
+                "no TLS with {url}: {reason}\n\
+                 --tls-ca-cert-file names an authority that is not a public one, --tls-cert-file and --tls-key-file \
+                 a certificate for a broker that asks for one; --insecure believes everybody."
+            ),
             Failure::Unreachable { url, reason } => write!(
                 f,
                 "nobody answers at {url}: {reason}\n\
@@ -86,5 +92,15 @@ mod tests {
 
         assert!(text.contains("http://localhost:1/api") && text.contains("--http"), "{text}");
         assert_eq!(failure.exit_code(), 69);
+    }
+
+    #[test]
+    fn who_does_not_trust_a_broker_learns_how_to() {
+        let reason = "invalid peer certificate: UnknownIssuer".to_string();
+        let failure = Failure::Unreachable { url: "https://localhost:1/api".into(), reason };
+
+        let text = failure.to_string();
+
+        assert!(text.contains("UnknownIssuer") && text.contains("--tls-ca-cert-file"), "{text}");
     }
 }

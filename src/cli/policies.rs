@@ -25,8 +25,8 @@ pub const OPERATOR: Noun = Noun {
     verbs: &OPERATORS,
 };
 
-const USER: [Verb; 11] = verbs::<false>();
-const OPERATORS: [Verb; 11] = verbs::<true>();
+const USER: [Verb; 12] = verbs::<false>();
+const OPERATORS: [Verb; 12] = verbs::<true>();
 
 const APPLY_TO: Argument =
     default("apply-to", "all", "all, queues, exchanges, classic_queues, quorum_queues").alias("applies-to");
@@ -60,7 +60,7 @@ const OVERRIDE: &[Argument] = &[
     object("definition", "the settings to add or change"),
 ];
 
-const fn verbs<const O: bool>() -> [Verb; 11] {
+const fn verbs<const O: bool>() -> [Verb; 12] {
     [
         Verb {
             name: "list",
@@ -175,8 +175,24 @@ const fn verbs<const O: bool>() -> [Verb; 11] {
             arguments: OVERRIDE,
             run: declare_override::<O>,
         },
+        Verb {
+            name: "declare_blanket",
+            about: "Makes a policy for everything that no other policy is for",
+            example: either(
+                O,
+                "policies declare_blanket --name rest --apply-to queues --definition '{\"max-length\": 1000000}'",
+                "operator_policies declare_blanket --name rest --apply-to queues --definition '{\"max-length\": 1000000}'",
+            ),
+            arguments: BLANKET,
+            run: declare_blanket::<O>,
+        },
     ]
 }
+
+const BLANKET: &[Argument] = &[named("name", "the policy"), APPLY_TO, json("definition", "the settings")];
+
+/// Lower than what people give their policies, so that it applies only where nothing else does.
+const BLANKET_PRIORITY: i64 = -20;
 
 const fn base(is_operator: bool) -> &'static str {
     either(is_operator, "policies", "operator-policies")
@@ -189,6 +205,18 @@ fn listed<const O: bool>(session: &Session, given: &Given) -> Result<Answer> {
 }
 
 fn declare<const O: bool>(session: &Session, given: &Given) -> Result<Answer> {
+    let priority: i64 = given
+        .text("priority")
+        .parse()
+        .map_err(|_| Failure::Usage(format!("--priority '{}' is no whole number", given.text("priority"))))?;
+    put::<O>(session, given, given.text("pattern"), priority)
+}
+
+fn declare_blanket<const O: bool>(session: &Session, given: &Given) -> Result<Answer> {
+    put::<O>(session, given, ".*", BLANKET_PRIORITY)
+}
+
+fn put<const O: bool>(session: &Session, given: &Given, pattern: &str, priority: i64) -> Result<Answer> {
     let (vhost, name) = (session.vhost(), given.text("name"));
     let definition = given.json("definition");
     if !definition.is_object() {
@@ -196,12 +224,8 @@ fn declare<const O: bool>(session: &Session, given: &Given) -> Result<Answer> {
             "--definition must be an object like {{\"max-length\": 10}}, not {definition}"
         )));
     }
-    let priority: i64 = given
-        .text("priority")
-        .parse()
-        .map_err(|_| Failure::Usage(format!("--priority '{}' is no whole number", given.text("priority"))))?;
     let body = json!({
-        "pattern": given.text("pattern"), "apply-to": given.text("apply-to"), "priority": priority,
+        "pattern": pattern, "apply-to": given.text("apply-to"), "priority": priority,
         "definition": definition,
     });
     session.client.put(&path(&[base(O), vhost, name]), &body)?;
