@@ -123,7 +123,7 @@ fn keys_have_their_effect() {
                 && tls.versions == [TlsVersion::V1_3]
                 && tls.ciphers == ["A", "B"]
                 && tls.key_password.as_deref() == Some("p")
-                && tls.server_names["a.b"].key == PathBuf::from("e")
+                && tls.server_names["a.b"].key == *"e"
                 && tls.login_from == LoginFrom::CommonName
         },
     );
@@ -217,7 +217,7 @@ fn the_environment_wins_over_files() {
     check(&[("RABBITMQ_NODE_PORT", "7"), ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")], &|c| {
         c.listen == [address("127.0.0.1:7")]
     });
-    check(&[("RABBITMQ_MNESIA_DIR", "/d")], &|c| c.data_dir == PathBuf::from("/d"));
+    check(&[("RABBITMQ_MNESIA_DIR", "/d")], &|c| c.data_dir == *"/d");
     check(&[("RABBITMQ_LOGS", "-"), ("RABBITMQ_LOG", "debug,connection=error,+color")], &|c| {
         c.log_file.is_none() && c.log == "debug,garenne::connection=error"
     });

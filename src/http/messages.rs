@@ -346,7 +346,7 @@ pub fn has_header(message: &Message, name: &str, value: Option<&str>) -> bool {
             let value = raw_table::decode_value(raw).map(|value| crate::json::value_to_json(&value));
             match value {
                 Ok(Json::String(text)) => text == wanted,
-                Ok(other) => other.to_string() == wanted,
+                Ok(other) => serde_json::from_str::<Json>(wanted).is_ok_and(|wanted| wanted == other),
                 Err(_) => false,
             }
         }),

@@ -75,7 +75,7 @@ async fn detailed(State(broker): State<Arc<Broker>>, request: Request) -> Respon
 
 async fn memory(State(broker): State<Arc<Broker>>, request: Request) -> Response {
     if let Err(refused) = allow(&broker, request.headers()) {
-        return refused;
+        return *refused;
     }
     let mut text = Text::new("rabbitmq_");
     node::memory(&broker, &mut text);
@@ -84,7 +84,7 @@ async fn memory(State(broker): State<Arc<Broker>>, request: Request) -> Response
 
 async fn answer(broker: Arc<Broker>, request: Request, endpoint: Endpoint) -> Response {
     if let Err(refused) = allow(&broker, request.headers()) {
-        return refused;
+        return *refused;
     }
     let wanted = match Wanted::read(endpoint, request.uri().query().unwrap_or_default()) {
         Ok(wanted) => wanted,
@@ -102,13 +102,13 @@ fn written(text: String) -> Response {
 }
 
 /// Who may scrape, if not everybody.
-fn allow(broker: &Broker, headers: &HeaderMap) -> Result<(), Response> {
+fn allow(broker: &Broker, headers: &HeaderMap) -> Result<(), Box<Response>> {
     if !broker.config.metrics_authentication {
         return Ok(());
     }
     let ask = || {
         let ask = [(header::WWW_AUTHENTICATE, "Basic realm=\"RabbitMQ Prometheus\"")];
-        (StatusCode::UNAUTHORIZED, ask).into_response()
+        Box::new((StatusCode::UNAUTHORIZED, ask).into_response())
     };
     let (name, password) =
         crate::auth::basic_credentials(headers.get(header::AUTHORIZATION).map(|v| v.as_bytes()))

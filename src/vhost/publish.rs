@@ -75,6 +75,9 @@ fn copies(headers: &[u8]) -> Result<Option<Keys>, Error> {
     Ok((!keys.is_empty()).then(|| keys.into()))
 }
 
+/// The queues that a message would reach, and the exchanges that would hold it back, and how long, in milliseconds.
+pub type Preview = (Vec<String>, Vec<(String, u64)>);
+
 /// What became of a message that was published without a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -187,12 +190,7 @@ impl Vhost {
     ///
     /// # Errors
     /// `NotFound`; `Invalid`: what is wrong with its properties.
-    pub fn preview(
-        &self,
-        exchange: &str,
-        routing_key: &str,
-        properties: &[u8],
-    ) -> Result<(Vec<String>, Vec<(String, u64)>), Error> {
+    pub fn preview(&self, exchange: &str, routing_key: &str, properties: &[u8]) -> Result<Preview, Error> {
         let invalid = |_| Error::Invalid("the properties of the message are malformed".into());
         let read = Properties::parse(properties).map_err(invalid)?;
         let now_ms = self.surroundings.clock.now_ms();
