@@ -1,9 +1,14 @@
 //! Users, vhosts, permissions, limits, policies, parameters and definitions over HTTP: RabbitMQ's paths, statuses and
 //! reasons.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value as Json, json};
 
-use crate::support::*;
+use crate::support::Broker;
 
 /// Somebody who asks.
 struct Asker<'a> {
@@ -17,21 +22,20 @@ fn ask<'a>(broker: &'a Broker) -> Asker<'a> {
 
 impl Asker<'_> {
     fn send(&self, method: &str, path: &str, body: Json) -> (u16, Json) {
-        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        let (user, password) = self.login.split_once(':').expect("a login");
-        let credentials =
-            base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("{user}:{password}"));
-        let request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("http://{}/api{path}", self.broker.http()))
-            .header("authorization", format!("Basic {credentials}"))
-            .header("content-type", "application/json")
-            .body(body)
-            .expect("a request");
-        let mut response = agent.run(request).expect("an answer");
-        let text = response.body_mut().read_to_string().expect("a body");
-        (response.status().as_u16(), serde_json::from_str(&text).unwrap_or(Json::Null))
+        let mut stream = TcpStream::connect(self.broker.http()).expect("the API listens");
+        let request = format!(
+            "{method} /api{path} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Basic {}\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            BASE64.encode(self.login),
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).expect("it is written");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        (status, serde_json::from_str(body).unwrap_or(Json::Null))
     }
 
     #[track_caller]

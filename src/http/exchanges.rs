@@ -56,7 +56,12 @@ impl Item for Exchange {
         sheet.put("auto_delete", self.declared.auto_delete);
         sheet.put("internal", self.declared.internal);
         sheet.with("arguments", || Json::Object(table_to_json(&self.arguments)));
-        sheet.with("policy", || json!(self.vhost.policies_of_exchange(&self.name).policy));
+        if sheet.wants(&["policy"])
+            && let Some(policy) = self.vhost.policies_of_exchange(&self.name).policy
+        {
+            // Old tools cannot print null.
+            sheet.put("policy", policy);
+        }
         if self.name.is_empty() || self.name.starts_with("amq.") {
             sheet.put("user_who_performed_action", "rmq-internal");
         }

@@ -271,8 +271,14 @@ impl Ready {
         }
         let away = if self.due.withdraw(time, by) { Stored::Kept } else { Stored::Spilled };
         let here = self.take(time.1)?;
-        if here.is_none() {
-            self.left_away(time.1, None);
+        match &here {
+            None => self.left_away(time.1, None),
+            Some(entry) if entry.stored != Stored::Kept => {
+                // Its number may come to lie among those that are away, and nobody else could tell it from them.
+                self.apart.insert(time.1);
+                self.tidy_apart();
+            }
+            Some(_) => {}
         }
         Some(here.map_or(away, |entry| entry.stored))
     }
