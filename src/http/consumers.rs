@@ -95,5 +95,12 @@ fn all(call: &Call) -> Result<Answer, Error> {
             found.extend(consumers(call, &vhost, &queue));
         }
     }
+    // Without the tag monitoring one sees one's own, as with connections and channels.
+    if !call.who.is_monitoring() {
+        let own = |consumer: &Consumer| {
+            consumer.guest.as_ref().is_some_and(|guest| *guest.user == *call.who.name())
+        };
+        found.retain(own);
+    }
     list::whole(call, found)
 }

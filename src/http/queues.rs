@@ -31,8 +31,13 @@ pub fn routes() -> Vec<Route> {
         Route::delete("/queues/{vhost}/{name}", Right::Use, "Deletes a queue", delete)
             .query(&["if-unused", "if-empty"]),
         Route::delete("/queues/{vhost}/{name}/contents", Right::Use, "Empties a queue", purge),
-        Route::post("/queues/{vhost}/{name}/actions", Right::Use, "Does nothing: there are no mirrors", act)
-            .body(json!({"action": "sync"}), &["action"]),
+        Route::post(
+            "/queues/{vhost}/{name}/actions",
+            Right::Administer,
+            "Does nothing: there are no mirrors",
+            act,
+        )
+        .body(json!({"action": "sync"}), &["action"]),
         Route::put(
             "/queues/{vhost}/{name}/pause",
             Right::Use,

@@ -4,12 +4,16 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from api import Api
+
+# Who ends a tool ends its brokers, too.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 START_SECS = 90
 PLUGINS = ("rabbitmq_management rabbitmq_prometheus rabbitmq_consistent_hash_exchange rabbitmq_event_exchange "
