@@ -271,16 +271,16 @@ impl Ready {
         }
         let away = if self.due.withdraw(time, by) { Stored::Kept } else { Stored::Spilled };
         let here = self.take(time.1)?;
-        match &here {
-            None => self.left_away(time.1, None),
-            Some(entry) if entry.stored != Stored::Kept => {
-                // Its number may come to lie among those that are away, and nobody else could tell it from them.
-                self.apart.insert(time.1);
-                self.tidy_apart();
-            }
-            Some(_) => {}
+        if here.is_none() {
+            self.left_away(time.1, None);
         }
-        Some(here.map_or(away, |entry| entry.stored))
+        let stored = here.map_or(away, |entry| entry.stored);
+        if stored != Stored::Kept {
+            // Its number lies among those that are away, or may come to, and nobody else could tell it from them.
+            self.apart.insert(time.1);
+            self.tidy_apart();
+        }
+        Some(stored)
     }
 
     /// When the first of all is due, unless something may be due before it that the store has still to list.
