@@ -292,6 +292,7 @@ fn the_http_api_speaks_tls_and_tells_of_it() {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         config.listen_tls = vec![any];
         config.https = Some(any);
+        config.http_path_prefix = "/rabbit".into();
         config.tls = Some(verifying(&authority, settings(&server)));
     });
     // One who has not finished its hello keeps nobody out.
@@ -312,10 +313,11 @@ fn the_http_api_speaks_tls_and_tells_of_it() {
         answer
     };
 
-    let connections = get("/api/connections");
-    let expiring = get("/api/health/checks/certificate-expiration/2500/years");
-    let overview = get("/api/overview");
+    let connections = get("/rabbit/api/connections");
+    let expiring = get("/rabbit/api/health/checks/certificate-expiration/2500/years");
+    let overview = get("/rabbit/api/overview");
 
+    assert!(get("/api/overview").starts_with("HTTP/1.1 404"), "the API is below its prefix");
     assert!(connections.starts_with("HTTP/1.1 200"), "{connections}");
     for part in ["\"ssl\":true", "\"ssl_protocol\":\"tlsv1.3\"", "CN=anna,O=Shop", "CN=Test Authority"] {
         assert!(connections.contains(part), "{part}: {connections}");

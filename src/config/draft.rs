@@ -194,6 +194,8 @@ impl Draft {
         if let Some(listen) = self.listen {
             config.listen = listen;
         }
+        // RabbitMQ takes /rabbit, and /rabbit/ for the same.
+        config.http_path_prefix = config.http_path_prefix.trim_end_matches('/').into();
         let mut without_effect = Vec::new();
         for tls in [&mut self.tls, &mut self.https.tls, &mut self.metrics_tls.tls] {
             without_effect.append(&mut tls.without_effect);

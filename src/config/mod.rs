@@ -331,6 +331,13 @@ impl Config {
         if self.tls.is_none() && self.metrics_https.is_some() && self.metrics_tls.is_none() {
             return Err("metrics_https needs [metrics_tls] or [tls] with certificate and key".into());
         }
+        let prefix = &self.http_path_prefix;
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
+        if !prefix.is_empty()
+            && (!prefix.starts_with('/') || prefix.ends_with('/') || !prefix.chars().all(is_plain))
+        {
+            return Err(format!("http_path_prefix is '{prefix}', and must be a path such as /rabbit"));
+        }
         let version = &self.server_properties.version;
         let is_dotted =
             version.split('.').count() == 3 && version.split('.').all(|n| n.parse::<u32>().is_ok());
@@ -375,6 +382,8 @@ mod tests {
     #[test]
     fn what_cannot_be_is_named() {
         assert!(parse("[server_properties]\nversion = \"1.0-rc1\"").unwrap_err().contains("1.0-rc1"));
+        assert!(parse("http_path_prefix = \"/a{b}\"").unwrap_err().contains("a path such as /rabbit"));
+        assert!(parse("http_path_prefix = \"rabbit\"").unwrap_err().contains("a path such as /rabbit"));
         assert!(parse("frame_bytes_max = 100").unwrap_err().contains("at least 4096"));
     }
 }

@@ -115,6 +115,7 @@ fn router(context: &Arc<Context>) -> axum::Router {
         paths.entry(route.path).or_default().push(route);
     }
     let mut api = axum::Router::new();
+    let prefix = &context.broker.config.http_path_prefix;
     for (path, routes) in paths {
         let allow = allowed(&routes);
         let mut methods = MethodRouter::new()
@@ -128,7 +129,7 @@ fn router(context: &Arc<Context>) -> axum::Router {
         for route in routes {
             methods = method(methods, route, context.clone());
         }
-        api = api.route(&format!("/api{path}"), methods);
+        api = api.route(&format!("{prefix}/api{path}"), methods);
     }
     api.fallback(|| async { Error::NotFound.into_response() })
 }
