@@ -1,7 +1,7 @@
 //! Looking through the ready messages of a queue without touching them.
 //!
-//! What is in memory is copied as it stands at the beginning; what is away is read from the store page by page, so
-//! that a long queue costs a page at a time. Messages that come or go meanwhile may be seen or not.
+//! A piece at a time, in memory or from the store, so that nobody waits for it long. Messages that come or go
+//! meanwhile may be seen or not.
 
 use std::sync::Arc;
 
@@ -13,6 +13,9 @@ use crate::message::Message;
 
 /// So many octets of messages are read at once.
 const PAGE_BYTES: usize = 1 << 20;
+
+/// So many messages in memory are looked at under the queue's lock at once.
+const LOOK_MAX: usize = 1024;
 
 /// A message that waits.
 #[derive(Clone, Debug)]
@@ -39,60 +42,70 @@ impl Handle {
     /// Blocks the calling thread while the store reads: for operators.
     pub fn walk(&self, mut see: impl FnMut(Waiting) -> bool) {
         let levels = self.lock().state.line_count();
-        for level in (0..levels).rev() {
-            let (here, away) = self.lock().state.waiting(level as u8);
-            let here: Vec<Waiting> = here.iter().map(Waiting::of).collect();
-            let first_away = away.map_or(Seq(u64::MAX), |run| run.first);
-            let (before, behind): (Vec<_>, Vec<_>) =
-                here.into_iter().partition(|waiting| waiting.place.seq < first_away);
-            if !before.into_iter().all(&mut see) {
-                return;
-            }
-            let mut behind = behind.into_iter().peekable();
-            if let Some(run) = away
-                && !self.walk_away(level as u8, run, &mut behind, &mut see)
-            {
-                return;
-            }
-            if !behind.all(&mut see) {
+        let mut has_enough = false;
+        let mut see = |waiting| {
+            has_enough = !see(waiting);
+            !has_enough
+        };
+        for level in (0..levels as u8).rev() {
+            if !self.walk_line(level, &mut see) {
                 return;
             }
         }
     }
 
-    /// The messages of a run that are away, and those between them that are not.
-    fn walk_away(
-        &self,
-        level: u8,
-        mut run: Run,
-        here: &mut std::iter::Peekable<std::vec::IntoIter<Waiting>>,
-        see: &mut impl FnMut(Waiting) -> bool,
-    ) -> bool {
-        while run.first <= run.last {
-            let Some(found) = self.read_run(level, run) else { return true };
-            let through = found.through();
-            for (seq, _, returns, message) in found.messages(self) {
-                let place = Place { level, seq };
-                while let Some(other) = here.next_if(|other| other.place.seq <= seq) {
-                    if other.place.seq < seq && !see(other) {
-                        return false;
-                    }
-                }
-                if !self.lock().state.has_away(place) {
-                    // It has been delivered, or brought back, in the meantime.
-                    continue;
-                }
-                let redelivered = self.lock().state.was_delivered(place);
-                if !see(Waiting { place, message, redelivered, returns }) {
+    /// The same of a line; false if there were enough.
+    fn walk_line(&self, level: u8, see: &mut impl FnMut(Waiting) -> bool) -> bool {
+        let (mut from, end) = (Seq(0), Seq(u64::MAX));
+        loop {
+            let (here, away) = self.lock().state.waiting(level, from, end, LOOK_MAX);
+            let away =
+                away.filter(|run| run.last >= from).map(|run| Run { first: run.first.max(from), ..run });
+            let is_near = |entry: &&Entry| away.is_none_or(|run| entry.seq < run.first);
+            let near: Vec<Waiting> = here.iter().take_while(is_near).map(Waiting::of).collect();
+            if let Some(last) = near.last() {
+                from = Seq(last.place.seq.0 + 1);
+                if !near.into_iter().all(&mut *see) {
                     return false;
                 }
+                continue;
             }
-            if through >= run.last {
-                break;
+            // Nothing in memory stands before what is away.
+            let Some(run) = away else { return true };
+            let Some(found) = self.read_run(level, run) else { return true };
+            let through = found.through();
+            if !self.away(level, from, found).into_iter().all(&mut *see) {
+                return false;
             }
-            run.first = Seq(through.0 + 1);
+            if through == end {
+                return true;
+            }
+            from = Seq(through.0 + 1);
         }
-        true
+    }
+
+    /// What was found of a line, so far as it still waits there, and what is in memory between it.
+    fn away(&self, level: u8, from: Seq, found: Found) -> Vec<Waiting> {
+        let through = found.through();
+        let messages = found.messages(self);
+        let guarded = self.lock();
+        let (here, _) = guarded.state.waiting(level, from, through, usize::MAX);
+        let mut all: Vec<Waiting> = here.iter().map(Waiting::of).collect();
+        for (seq, _, returns, message) in messages {
+            let place = Place { level, seq };
+            // What has been delivered, or brought back, in the meantime is not away any more.
+            if guarded.state.has_away(place) {
+                all.push(Waiting {
+                    place,
+                    message,
+                    redelivered: guarded.state.was_delivered(place),
+                    returns,
+                });
+            }
+        }
+        drop(guarded);
+        all.sort_by_key(|waiting| waiting.place);
+        all
     }
 
     fn read_run(&self, level: u8, run: Run) -> Option<Found> {

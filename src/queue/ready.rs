@@ -250,11 +250,16 @@ impl Ready {
         times.filter(|time| self.waits(*time)).collect()
     }
 
-    /// All messages in memory, in order.
-    pub fn entries(&self) -> Vec<Entry> {
-        let in_line = self.front.entries().chain(self.back.entries());
-        let mut all: Vec<Entry> = in_line.chain(self.returned.values()).cloned().collect();
+    /// The messages in memory between two numbers, in order; so many at most.
+    pub fn between(&self, from: Seq, through: Seq, max: usize) -> Vec<Entry> {
+        if from > through {
+            return Vec::new();
+        }
+        let returned = self.returned.range(from..=through).map(|(_, entry)| entry);
+        let lines = [&self.front, &self.back].map(|line| line.between(from, through).take(max));
+        let mut all: Vec<Entry> = lines.into_iter().flatten().chain(returned.take(max)).cloned().collect();
         all.sort_by_key(|entry| entry.seq);
+        all.truncate(max);
         all
     }
 
@@ -587,6 +592,12 @@ impl Line {
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.slots.iter().filter_map(|slot| slot.entry.as_ref())
+    }
+
+    fn between(&self, from: Seq, through: Seq) -> impl Iterator<Item = &Entry> {
+        let first = self.slots.partition_point(|slot| slot.seq < from);
+        let slots = self.slots.range(first..).take_while(move |slot| slot.seq <= through);
+        slots.filter_map(|slot| slot.entry.as_ref())
     }
 
     fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {

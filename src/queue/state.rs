@@ -260,9 +260,11 @@ impl State {
         self.levels.count()
     }
 
-    /// What waits in a line: the messages in memory, in order, and the run of those that are away.
-    pub fn waiting(&self, level: u8) -> (Vec<Entry>, Option<Run>) {
-        self.levels.line(level).map_or_else(Default::default, |line| (line.entries(), line.away()))
+    /// What waits in a line: the messages in memory between two numbers, in order, so many at most; and the run of
+    /// those that are away.
+    pub fn waiting(&self, level: u8, from: Seq, through: Seq, max: usize) -> (Vec<Entry>, Option<Run>) {
+        let line = self.levels.line(level);
+        line.map_or_else(Default::default, |line| (line.between(from, through, max), line.away()))
     }
 
     /// Whether a message waits at this place and is away.
