@@ -1,8 +1,8 @@
 //! The HTTP API: RabbitMQ's management API under `/api`, for the tools that know it, and what Garenne adds.
 //!
-//! A request becomes a [`Call`]; a [`Route`] names who may make it and the function that answers it. Functions may
+//! A request becomes a `Call`; a `Route` names who may make it and the function that answers it. Functions may
 //! wait for the store, so each runs on a thread of its own; what they answer is JSON, written as it is made when it
-//! is long. One line a resource in [`routes`], a file a resource beside this one.
+//! is long. One line a resource in `routes`, a file a resource beside this one.
 
 mod admin;
 mod answer;
