@@ -39,4 +39,5 @@ pub mod shutdown;
 pub mod tally;
 pub mod timers;
 pub mod tls;
+pub mod trail;
 pub mod web;

@@ -103,6 +103,11 @@ impl Message {
         Message { ttl_ms: Some(ms), ..self.again(self.parts.clone(), self.taken_at_ms) }
     }
 
+    /// Its `message_id`.
+    pub fn id(&self) -> Option<&[u8]> {
+        Properties::parse(self.parts.properties()).ok()?.message_id
+    }
+
     /// By which it is known again: its header `x-deduplication-header`.
     pub fn deduplication_value(&self) -> Option<u128> {
         let read = Properties::parse(self.parts.properties()).ok()?;

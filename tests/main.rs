@@ -25,5 +25,6 @@ mod recovery;
 mod semantics;
 mod spec;
 mod tls;
+mod trails;
 mod turns;
 mod users;

@@ -38,6 +38,7 @@ use crate::queue::{self, DeleteIf, Departed, Surroundings, Tick};
 use crate::roster::Roster;
 use crate::tally::{Sizes, WholeTallies};
 use crate::timers::Timers;
+use crate::trail::Trails;
 use crate::vhost::definitions::Definition;
 use crate::vhost::{QueueIds, Vhost};
 pub use attempts::{Attempts, Protocol, Source, Tries};
@@ -181,6 +182,7 @@ impl Broker {
                 nack_is_failure,
                 delayed_release_rate,
                 tallies: Arc::default(),
+                trails: Arc::new(Trails::new(0)),
                 churn,
                 node_name: config.node_name.as_str().into(),
                 news,

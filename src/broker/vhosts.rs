@@ -13,6 +13,7 @@ use crate::auth::{Limits, PasswordHash, Permission};
 use crate::error::Error;
 use crate::queue::Surroundings;
 use crate::tally::Tallies;
+use crate::trail::Trails;
 use crate::vhost::definitions::{self, Definition, UserPermission};
 use crate::vhost::policy::{ApplyTo, Policy};
 use crate::vhost::{Vhost, check_queue_type};
@@ -142,7 +143,8 @@ impl Broker {
     /// A vhost that nobody knows yet.
     pub(super) fn new_vhost(&self, about: definitions::Vhost) -> Arc<Vhost> {
         let tallies = Arc::new(Tallies::of(&self.tallies));
-        let surroundings = Surroundings { tallies, ..self.surroundings.clone() };
+        let trails = Arc::new(Trails::new(self.config.trail_steps_max));
+        let surroundings = Surroundings { tallies, trails, ..self.surroundings.clone() };
         let kind = self.config.default_queue_type.clone();
         let vhost = Arc::new(Vhost::new(about, kind, surroundings, self.ids.clone()));
         if **vhost.name() == *self.config.news_vhost {

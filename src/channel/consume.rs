@@ -237,6 +237,9 @@ impl Channel {
         if let Some(queue) = consumer.queue.as_ref().filter(|_| context.vhost.is_traced()) {
             self.trace_delivery(context, queue.name(), &entry);
         }
+        if let Some(queue) = &consumer.queue {
+            self.note_delivered(context, queue, &entry, Some(&consumer.tag), consumer.no_ack);
+        }
         // Direct replies take no number of their own.
         let tag = self.last_tag + 1;
         if consumer.queue.is_some() {
@@ -290,6 +293,7 @@ impl Channel {
         if context.vhost.is_traced() {
             self.trace_delivery(context, queue.name(), &entry);
         }
+        self.note_delivered(context, &queue, &entry, None, get.no_ack);
         let message = &entry.message;
         let get_ok = basic::GetOk {
             delivery_tag: self.last_tag,

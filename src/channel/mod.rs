@@ -11,6 +11,7 @@ mod reply;
 mod roads;
 mod schedule;
 mod settle;
+mod trail;
 mod tx;
 mod unacked;
 

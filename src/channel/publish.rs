@@ -382,6 +382,7 @@ impl Channel {
             self.published.add(Count::Publish, 1);
             return tx.publish(Arc::new(message), mandatory, queues);
         }
+        self.note_published(context, &message, queues);
         let origin = self.published(context);
         if message.copies.is_some() && message.exchange().is_empty() {
             answer_by_copies(context, &message);

@@ -179,6 +179,7 @@ impl Channel {
         match verdict {
             Verdict::Done => {
                 self.taken.add(Count::Ack, 1);
+                self.note_acknowledged(context, &unacked);
                 context.settlements.add(unacked);
             }
             Verdict::Rejected => {

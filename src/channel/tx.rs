@@ -182,6 +182,7 @@ impl Channel {
                     self.return_unroutable(context, &message);
                 }
             }
+            self.note_published(context, &message, &queues);
             let mut stored: SmallVec<[_; 1]> = SmallVec::new();
             for queue in queues {
                 // A queue that is gone by now takes nothing, as with any publish, nor does one that has it already.
@@ -211,10 +212,16 @@ impl Channel {
         for (_, unacked, verdict) in transaction.settles {
             self.return_credit(&unacked);
             match verdict {
-                Verdict::Done => commit.settlements.add(unacked),
+                Verdict::Done => {
+                    self.note_acknowledged(context, &unacked);
+                    commit.settlements.add(unacked);
+                }
                 // A dead letter is a record of its own: this message comes again if that is never written.
                 Verdict::Rejected if unacked.queue.has_dead_letters() => commit.rejections.push(unacked),
-                Verdict::Rejected => commit.settlements.add(unacked),
+                Verdict::Rejected => {
+                    self.note_rejected(context, &unacked);
+                    commit.settlements.add(unacked);
+                }
                 Verdict::Requeue(how) => commit.requeues.push((unacked, how)),
             }
         }

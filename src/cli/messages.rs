@@ -83,6 +83,13 @@ pub const NOUN: Noun = Noun {
             run: find,
         },
         Verb {
+            name: "trail",
+            about: "Tells what happened to the messages of an id, in queues whose policy says trace-messages",
+            example: "messages trail --message-id 7f3a",
+            arguments: &[required("message-id", "the property message_id").alias("id")],
+            run: trail,
+        },
+        Verb {
             name: "move",
             about: "Moves ready messages from one queue to another, none lost and none twice",
             example: "messages move --queue orders --to orders-eu --limit 1000 --rate 100 --header region --value eu",
@@ -112,6 +119,14 @@ fn publish(session: &Session, given: &Given) -> Result<Answer> {
     let exchange = exchanges::of(given.text("exchange"));
     let answer = session.client.post(&path(&["exchanges", session.vhost(), exchange, "publish"]), &body)?;
     Ok(Answer::Rows { rows: vec![answer], columns: &["routed"] })
+}
+
+fn trail(session: &Session, given: &Given) -> Result<Answer> {
+    let path = path(&["trails", session.vhost(), given.text("message-id")]);
+    let steps = session.client.get(&path)?;
+    const COLUMNS: &[&str] =
+        &["at_ms", "what", "queue", "queues", "reason", "how", "connection", "consumer_tag", "user"];
+    Ok(Answer::Rows { rows: rows_of(steps, &path)?, columns: COLUMNS })
 }
 
 fn read(file: &str) -> Result<Vec<u8>> {

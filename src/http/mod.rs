@@ -34,6 +34,7 @@ mod policies;
 mod queues;
 mod stats;
 mod topic_permissions;
+mod trails;
 mod users;
 mod vhosts;
 
@@ -93,6 +94,7 @@ fn routes() -> Vec<Route> {
         parameters::routes(),
         definitions::routes(),
         auth_attempts::routes(),
+        trails::routes(),
         openapi::routes(),
     ]
     .concat()

@@ -57,6 +57,8 @@ pub struct Arguments {
     pub consumer_delivery_rate: Option<u64>,
     /// `x-pause-until`: nothing is delivered before this time, in milliseconds since 1970.
     pub pause_until_ms: Option<u64>,
+    /// `x-trace-messages`: what happens to its messages is noted.
+    pub trace_messages: Option<bool>,
     /// `x-dispatch`: which of the consumers that can take a message gets it.
     pub dispatch: Option<Dispatch>,
     /// How many messages a second leave because they are due; only of those that hold delayed messages.
@@ -279,6 +281,9 @@ const ARGUMENTS: &[Argument] = &[
     set("x-delivery-rate", Policies::Users, above_zero, |a, v| a.delivery_rate = as_u64(v)),
     set("x-consumer-delivery-rate", Policies::Users, above_zero, |a, v| a.consumer_delivery_rate = as_u64(v)),
     set("x-pause-until", Policies::Users, not_negative, |a, v| a.pause_until_ms = as_u64(v)),
+    set("x-trace-messages", Policies::Users, boolean, |a, v| {
+        a.trace_messages = Some(*v == Value::Bool(true))
+    }),
     set(
         "x-dispatch",
         Policies::Users,
@@ -343,6 +348,7 @@ const COMPARED: &[&str] = &[
     "x-delivery-rate",
     "x-consumer-delivery-rate",
     "x-pause-until",
+    "x-trace-messages",
     "x-dispatch",
     "x-message-deduplication",
     "x-deduplication-on-duplicate",
@@ -464,6 +470,7 @@ impl Arguments {
             delivery_rate: self.delivery_rate.or(policy.delivery_rate),
             consumer_delivery_rate: self.consumer_delivery_rate.or(policy.consumer_delivery_rate),
             pause_until_ms: self.pause_until_ms.or(policy.pause_until_ms),
+            trace_messages: self.trace_messages.or(policy.trace_messages),
             dispatch: self.dispatch.or(policy.dispatch),
             release_rate: self.release_rate,
             deduplicates: self.deduplicates,

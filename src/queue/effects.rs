@@ -5,7 +5,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use store::{Run, Runs};
 
-use super::departure::Departure;
+use super::Return;
+use super::departure::{Departure, Reason};
 use super::due::Time;
 use crate::delivery::{Entry, Place, Returns, Stored};
 use crate::message::Message;
@@ -36,10 +37,21 @@ pub struct Effects {
     pub returned: Vec<(Place, Returns)>,
     /// Messages that have left, and have somewhere to go.
     pub departed: Vec<Departure>,
+    /// What happened to messages, if that is to be noted.
+    pub noted: Vec<(Arc<Message>, Happened)>,
     /// So many messages were counted on and are not in the store.
     pub missing: u64,
     /// Connections with something new in their outboxes.
     pub ring: Vec<Arc<Outbox>>,
+}
+
+/// What happens to a message in its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happened {
+    /// It went back to its place.
+    Returned(Return),
+    /// It left though nobody was done with it.
+    Left(Reason),
 }
 
 impl Effects {

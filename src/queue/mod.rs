@@ -54,7 +54,8 @@ use crate::parts::Parts;
 use crate::roster::Churn;
 use crate::tally::{Count, Rated, Tallies};
 use crate::timers::Timers;
-use effects::{Effects, by_level};
+use crate::trail::{self, Trails};
+use effects::{Effects, Happened, by_level};
 use state::{Allowance, Arrival, State};
 
 /// What a queue was declared with.
@@ -114,6 +115,8 @@ pub struct Surroundings {
     pub delayed_release_rate: Option<u64>,
     /// Where the vhost counts what its queues do.
     pub tallies: Arc<Tallies>,
+    /// Where the vhost notes what happens to messages.
+    pub trails: Arc<Trails>,
     /// Where it is counted what comes and goes.
     pub churn: Arc<Churn>,
     /// Where all of it is.
@@ -154,6 +157,8 @@ struct Queue {
     surroundings: Surroundings,
     /// New messages may find no room, and are taken one by one.
     may_refuse: AtomicBool,
+    /// What happens to its messages is noted.
+    is_traced: AtomicBool,
     counters: Counters,
     // IMPORTANT: short sections, never across an await. It is held while deliveries go into outboxes,
     // so that those of one queue to one consumer keep their order. Lock order: queue, then outbox.
@@ -239,6 +244,7 @@ impl Handle {
         let deduplicates = arguments.deduplicates;
         let declared = RwLock::new(Arc::new(Declared { table: declaration.table.clone(), arguments }));
         let may_refuse = AtomicBool::new(settings.looks_at_each());
+        let is_traced = AtomicBool::new(settings.trace_messages == Some(true));
         let state = State::new(settings, declaration.is_kept(), nack_is_failure, now_ms);
         let state = Mutex::new(Guarded {
             state,
@@ -255,6 +261,7 @@ impl Handle {
             deduplicates,
             surroundings,
             may_refuse,
+            is_traced,
             counters: Counters::default(),
             state,
         }));
@@ -319,6 +326,7 @@ impl Handle {
     /// Other arguments hold from now on, for the messages that are there as well.
     pub fn set_settings(&self, settings: Arc<Arguments>) {
         self.0.may_refuse.store(settings.looks_at_each(), Ordering::Relaxed);
+        self.0.is_traced.store(settings.trace_messages == Some(true), Ordering::Relaxed);
         self.act(|state, _, _| state.set_settings(settings));
     }
 
@@ -346,6 +354,12 @@ impl Handle {
     /// Whether new messages may find no room.
     pub fn may_refuse(&self) -> bool {
         self.0.may_refuse.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is noted what happens to its messages.
+    #[inline]
+    pub fn is_traced(&self) -> bool {
+        self.0.is_traced.load(Ordering::Relaxed)
     }
 
     /// A handle that does not keep it alive.
@@ -671,6 +685,14 @@ impl Handle {
         drop(guarded);
         if !self.0.declaration.is_delays {
             self.0.surroundings.tallies.queues[kind as usize].add(&counted, now_ms);
+        }
+        for (message, happened) in std::mem::take(&mut effects.noted) {
+            let queue = self.0.declaration.name.clone();
+            let step = match happened {
+                Happened::Returned(how) => trail::Step::Returned { queue, how: how.name() },
+                Happened::Left(reason) => trail::Step::Left { queue, reason: reason.name() },
+            };
+            self.0.surroundings.trails.note(message.id(), now_ms, step);
         }
         self.carry_out(effects, has_spilled);
         result

@@ -10,7 +10,7 @@ use super::arguments::{Arguments, OnDuplicate, Overflow, Retry};
 use super::consumers::{Consumer, Consumers};
 use super::departure::{Departure, LEAVING_MAX, Reason};
 use super::due::Time;
-use super::effects::Effects;
+use super::effects::{Effects, Happened};
 use super::known::{Known, Sight};
 use super::levels::Levels;
 use super::publishers::{AHEAD_BYTES_MAX, Publishers};
@@ -93,6 +93,17 @@ pub enum Return {
     Nacked,
     /// Recovered: the consumer asked for it again.
     Recovered,
+}
+
+impl Return {
+    /// What happened, in a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Return::Failed => "failed",
+            Return::Nacked => "nacked",
+            Return::Recovered => "recovered",
+        }
+    }
 }
 
 /// What came of a new message.
@@ -403,6 +414,7 @@ impl State {
     /// A new message is a dead letter before it has a place.
     fn turn_away(&mut self, message: Arc<Message>, reason: Reason, effects: &mut Effects) {
         let place = Place { level: 0, seq: Seq(0) };
+        self.note(&message, Happened::Left(reason), effects);
         let entry = Entry { stored: Stored::No, ..self.entry(place, message) };
         self.leaving += 1;
         effects.departed.push(Departure { entry, reason, is_newcomer: true });
@@ -698,11 +710,19 @@ impl State {
     /// A message leaves though nobody is done with it. It is gone at once if it has nowhere to go.
     fn depart(&mut self, entry: Entry, reason: Reason, effects: &mut Effects) {
         self.forget(&entry);
+        self.note(&entry.message, Happened::Left(reason), effects);
         if self.settings.dead_letter_exchange.is_none() || self.is_deleted {
             return effects.is_gone(&entry);
         }
         self.leaving += 1;
         effects.departed.push(Departure { entry, reason, is_newcomer: false });
+    }
+
+    /// Something happens to a message, which may be of interest.
+    fn note(&self, message: &Arc<Message>, happened: Happened, effects: &mut Effects) {
+        if self.settings.trace_messages == Some(true) {
+            effects.noted.push((message.clone(), happened));
+        }
     }
 
     /// Whether as many messages are on their way out as may be.
@@ -841,6 +861,7 @@ impl State {
                 continue;
             }
             entry.redelivered = true;
+            self.note(&entry.message, Happened::Returned(how), effects);
             // A policy may have changed it while the message was out.
             entry.expires_at_ms = entry.message.expires_at_ms_within(self.settings.message_ttl_ms);
             if self.settings.counts_deliveries() {

@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::message::{Keys, Message, parse_ttl};
 use crate::parts::Parts;
 use crate::queue::{self, Arguments, Departure, Due, Handle, Lost, Origin};
+use crate::trail::Step;
 
 /// The type of exchange that always delays.
 const KIND: &str = "x-delayed-message";
@@ -251,6 +252,10 @@ impl Vhost {
             let unmark = self.unschedule(delays, departure.entry.place(), &departure.entry.message);
             unmark.into_iter().for_each(|operation| batch.tell(operation));
             let settle = super::dead_letter::settle(delays, departure);
+            if targets.iter().any(Handle::is_traced) {
+                let (exchange, queues) = (delays.name().into(), super::dead_letter::names(&targets));
+                self.trails().note(message.id(), now_ms, Step::Released { exchange, queues });
+            }
             let origin = Origin { channel: 0, tag: n as u64 };
             hand_on(batch, message, &targets, held, origin, settle);
         }

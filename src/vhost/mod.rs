@@ -45,6 +45,7 @@ use crate::news::NOBODY;
 use crate::queue::{self, Arguments, Dead, Declaration, DeleteIf, Kept, Surroundings};
 use crate::roster::Churn;
 use crate::tally::{Tallies, Tally};
+use crate::trail::Trails;
 pub use about::check_queue_type;
 pub use arguments::BCC;
 use arguments::{MessageProperties, from_exchanges, to_exchanges};
@@ -218,6 +219,11 @@ impl Vhost {
     /// Who waits for direct replies.
     pub fn requesters(&self) -> &Requesters {
         &self.requesters
+    }
+
+    /// What happened to messages of traced queues.
+    pub fn trails(&self) -> &Trails {
+        &self.surroundings.trails
     }
 
     /// What is counted of its messages.
