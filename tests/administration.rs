@@ -258,3 +258,26 @@ fn what_somebody_may_see_depends_on_tags() {
     let of_http = asker.get(&format!("{attempts}/source"));
     assert!(of_http.as_array().unwrap().iter().any(|source| source["username"] == "policymaker"));
 }
+
+#[test]
+fn passwords_are_what_the_configuration_wants() {
+    let broker = Broker::with(|config| {
+        config.password_length_min = 8;
+        config.password_pattern = Some("[0-9]$".into());
+    });
+    let asker = ask(&broker);
+    let refused = |password: &str, why: &str| {
+        let body = json!({"password": password, "tags": ""});
+        asker.expect("PUT", "/users/anna", body, 400, why);
+    };
+
+    refused("short1", "credential_validation_failed: minimum required password length is 8");
+    refused("", "credential_validation_failed");
+    refused("longenough", "does not match the validator regular expression");
+    let users = json!({"users": [{"name": "anna", "password": "short1", "tags": ""}]});
+    asker.expect("POST", "/definitions", users, 400, "credential_validation_failed");
+    asker.expect("GET", "/users/anna", Json::Null, 404, "");
+
+    asker.expect("PUT", "/users/anna", json!({"password": "longenough1", "tags": ""}), 201, "");
+    asker.expect("PUT", "/users/hash", json!({"password_hash": "", "tags": ""}), 201, "");
+}

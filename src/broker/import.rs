@@ -153,7 +153,7 @@ impl Broker {
                 (Some(before), read::Password::Clear(clear)) if before.password.fits(&clear) => {
                     before.password.clone()
                 }
-                (_, password) => password.hash()?,
+                (_, password) => password.hash(|clear| self.check_password(clear))?,
             };
             let limits = limits.or_else(|| before.as_ref().map(|b| b.limits.clone())).unwrap_or_default();
             let user = User { name: name.as_str().into(), password: hash, tags, limits };

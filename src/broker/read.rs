@@ -88,13 +88,16 @@ pub enum Password {
 }
 
 impl Password {
-    /// What is kept of it.
-    pub fn hash(self) -> Result<PasswordHash, Error> {
-        Ok(match self {
-            Password::Clear(password) if password.is_empty() => PasswordHash::none(),
-            Password::Clear(password) => PasswordHash::sha256(&password),
-            Password::Hash(hash) => hash,
-        })
+    /// What is kept of it, if it may be one.
+    pub fn hash(self, check: impl Fn(&str) -> Result<(), Error>) -> Result<PasswordHash, Error> {
+        match self {
+            Password::Clear(password) => {
+                check(&password)?;
+                let is_none = password.is_empty();
+                Ok(if is_none { PasswordHash::none() } else { PasswordHash::sha256(&password) })
+            }
+            Password::Hash(hash) => Ok(hash),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amqp::{Exception, ReplyCode};
+use fancy_regex::Regex;
 
 use super::audit::{Actor, AdminEvent};
 use super::{Broker, Change, Protocol};
@@ -34,6 +35,24 @@ pub struct Refused {
 }
 
 impl Broker {
+    /// Whether something may be a password.
+    ///
+    /// # Errors
+    /// `Invalid`: why not. RabbitMQ says no more than the first word.
+    pub fn check_password(&self, password: &str) -> Result<(), Error> {
+        let refuse = |why: String| Err(Error::Invalid(format!("credential_validation_failed: {why}")));
+        let min = self.config.password_length_min;
+        if password.chars().count() < min {
+            return refuse(format!("minimum required password length is {min}"));
+        }
+        match &self.config.password_pattern {
+            Some(pattern) if !fits(pattern, password) => {
+                refuse("provided password does not match the validator regular expression".into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     // Logging in ----------------------------------------------------------------------------------
 
     /// The user, if the password is right.
@@ -374,6 +393,11 @@ pub(super) fn topic_definition(
     let permission = permission.unwrap_or(TopicPermission { write: String::new(), read: String::new() });
     let (user, vhost, exchange) = (user.into(), vhost.into(), exchange.into());
     Definition::TopicPermission(UserTopicPermission { user, vhost, exchange, permission })
+}
+
+/// An expression that cannot be, or takes too long, fits nothing.
+fn fits(pattern: &str, text: &str) -> bool {
+    Regex::new(pattern).is_ok_and(|regex| regex.is_match(text).unwrap_or(false))
 }
 
 #[cfg(test)]

@@ -23,6 +23,10 @@ pub struct Draft {
     pub user: Option<String>,
     pub password: Option<String>,
     pub vhost: Option<String>,
+    /// Which of the two rules holds for new passwords.
+    pub password_rule: PasswordRule,
+    pub password_length_min: usize,
+    pub password_pattern: Option<String>,
     pub tags: Vec<String>,
     /// Configure, write, read.
     pub permissions: [Option<String>; 3],
@@ -40,6 +44,15 @@ pub struct Draft {
     pub log_file: Option<PathBuf>,
     pub log_level: Option<&'static str>,
     pub log_rooms: Vec<(&'static str, &'static str)>,
+}
+
+/// What RabbitMQ's `credential_validator.validation_backend` asks of new passwords.
+#[derive(Clone, Copy, Default)]
+pub enum PasswordRule {
+    #[default]
+    Nothing,
+    Length,
+    Pattern,
 }
 
 /// A port whose address and number are keys of their own.
@@ -252,6 +265,11 @@ impl Draft {
         }
         for (room, level) in self.log_rooms {
             config.log += &format!(",garenne::{room}={level}");
+        }
+        match self.password_rule {
+            PasswordRule::Nothing => {}
+            PasswordRule::Length => config.password_length_min = self.password_length_min,
+            PasswordRule::Pattern => config.password_pattern = self.password_pattern,
         }
         let first = FirstUser { user: self.user, password: self.password, vhost: self.vhost };
         first.apply(&mut config.first);

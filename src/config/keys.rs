@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use super::conf::Entry;
-use super::draft::{Draft, TlsDraft};
+use super::draft::{Draft, PasswordRule, TlsDraft};
 use super::{LogFormat, LoginFrom, SanType, TlsVersion};
 
 /// A key, or a family of keys.
@@ -128,7 +128,19 @@ pub const KEYS: &[Key] = &[
         "password_hashing_module",
         Has("new passwords are hashed with SHA-256; imported SHA-512 hashes work"),
     ),
-    key("credential_validator.**", Has("passwords are taken as they are")),
+    key(
+        "credential_validator.validation_backend",
+        Sets(|d, e| {
+            const RULES: &[(&str, PasswordRule)] = &[
+                ("rabbit_credential_validator_accept_everything", PasswordRule::Nothing),
+                ("rabbit_credential_validator_min_password_length", PasswordRule::Length),
+                ("rabbit_credential_validator_password_regexp", PasswordRule::Pattern),
+            ];
+            set(&mut d.password_rule, one_of(e, RULES))
+        }),
+    ),
+    key("credential_validator.min_length", Sets(|d, e| set(&mut d.password_length_min, number(e)))),
+    key("credential_validator.regexp", Sets(|d, e| set(&mut d.password_pattern, Ok(Some(e.value.clone()))))),
     key("default_password_hashing.**", Has("new passwords are hashed with SHA-256")),
     key("heartbeat", Sets(|d, e| set(&mut d.config.heartbeat_secs, number(e)))),
     key("frame_max", Sets(|d, e| set(&mut d.config.frame_bytes_max, bytes(e)?.try_into().map_err(too_much)))),

@@ -97,6 +97,10 @@ pub struct Config {
     pub vhost_max: Option<u32>,
     /// The type of queues that are declared without `x-queue-type`, in vhosts that do not say it.
     pub default_queue_type: Option<String>,
+    /// New passwords have so many characters at least.
+    pub password_length_min: usize,
+    /// New passwords fit this regular expression; all do if there is none.
+    pub password_pattern: Option<String>,
     /// How many steps of messages a vhost remembers for queues with `trace-messages`.
     pub trail_steps_max: usize,
     /// The vhost that has `amq.rabbitmq.event` and `amq.rabbitmq.log`.
@@ -205,6 +209,8 @@ impl Default for Config {
             consumer_max_per_channel: None,
             vhost_max: None,
             default_queue_type: None,
+            password_length_min: 0,
+            password_pattern: None,
             trail_steps_max: 100_000,
             news_vhost: "/".into(),
             consumer_timeout_ms: None,
@@ -336,6 +342,13 @@ impl Config {
         }
         if self.tls.is_none() && self.metrics_https.is_some() && self.metrics_tls.is_none() {
             return Err("metrics_https needs [metrics_tls] or [tls] with certificate and key".into());
+        }
+        if let Some(pattern) = &self.password_pattern
+            && let Err(error) = fancy_regex::Regex::new(pattern)
+        {
+            return Err(format!(
+                "password_pattern is '{pattern}', and must be a regular expression: {error}"
+            ));
         }
         let prefix = &self.http_path_prefix;
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);

@@ -94,6 +94,7 @@ fn put(call: &Call) -> Result<Answer, Error> {
         return Err(Error::BadRequest("tags_not_present".into()));
     };
     let algorithm = text(&body, "hashing_algorithm")?.filter(|name| !name.is_empty());
+    text(&body, "password")?.map_or(Ok(()), |password| call.broker.check_password(password))?;
     let password = match (text(&body, "password")?, text(&body, "password_hash")?) {
         (Some(_), Some(_)) => {
             return Err(Error::BadRequest("both_password_and_password_hash_are_provided".into()));
