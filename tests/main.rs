@@ -5,6 +5,7 @@ mod support;
 mod administration;
 mod admission;
 mod altered;
+mod backup;
 mod cli;
 mod clients;
 mod configuration;

@@ -25,6 +25,7 @@
 
 #![deny(missing_docs)]
 
+mod backup;
 mod block;
 mod checkpoint;
 mod commit;
@@ -56,6 +57,7 @@ mod varint;
 mod walk;
 mod worker;
 
+pub use crate::backup::BackedUp;
 pub use crate::due::{DueFigures, DuePage, DueWanted};
 pub use crate::error::Error;
 pub use crate::full::OnFull;

@@ -200,6 +200,7 @@ pub(crate) fn recover(
         places: places.clone(),
         weighed: Weighed::default(),
         pool,
+        turn: Arc::default(),
         fault,
         full: Arc::clone(full),
     };
