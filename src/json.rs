@@ -1,13 +1,13 @@
-//! AMQP tables as JSON and back, as RabbitMQ's HTTP API and definition files write them.
+//! AMQP tables and messages as JSON, and tables back, as RabbitMQ's HTTP API and definition files write them.
 //!
 //! JSON has fewer types: a timestamp comes back as an integer, a decimal as a float. Bytes that are no text
 //! are written the way RabbitMQ does, and read back.
 
 use amqp::limits::{SHORT_STRING_BYTES_MAX, TABLE_DEPTH_MAX};
-use amqp::{Table, Value};
+use amqp::{Properties, Table, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::{Map, Number, Value as Json};
+use serde_json::{Map, Number, Value as Json, json};
 
 const NOT_TEXT: &str = "Not UTF-8, base64 is: ";
 
@@ -47,6 +47,44 @@ pub fn text_of(bytes: &[u8]) -> String {
             let lines = encoded.as_bytes().chunks(LINE_BYTES).map(String::from_utf8_lossy);
             format!("{NOT_TEXT}{}", lines.collect::<Vec<_>>().join("\n"))
         }
+    }
+}
+
+/// The properties of a message as JSON; `[]` if there are none, as RabbitMQ has it.
+pub fn properties_json(properties: &[u8]) -> Json {
+    let Ok(read) = Properties::parse(properties) else { return json!([]) };
+    let mut map = Map::new();
+    let texts = [
+        ("content_type", read.content_type),
+        ("content_encoding", read.content_encoding),
+        ("correlation_id", read.correlation_id),
+        ("reply_to", read.reply_to),
+        ("expiration", read.expiration),
+        ("message_id", read.message_id),
+        ("type", read.kind),
+        ("user_id", read.user_id),
+        ("app_id", read.app_id),
+        ("cluster_id", read.cluster_id),
+    ];
+    let texts = texts.into_iter().filter_map(|(name, text)| Some((name.to_string(), text_of(text?).into())));
+    map.extend(texts);
+    let numbers = [
+        ("delivery_mode", read.delivery_mode.map(u64::from)),
+        ("priority", read.priority.map(u64::from)),
+        ("timestamp", read.timestamp),
+    ];
+    map.extend(numbers.into_iter().filter_map(|(name, number)| Some((name.to_string(), number?.into()))));
+    if let Some(Ok(headers)) = read.headers.map(Table::decode) {
+        map.insert("headers".into(), Json::Object(table_to_json(&headers)));
+    }
+    if map.is_empty() { json!([]) } else { Json::Object(map) }
+}
+
+/// A body as JSON can hold it, and how: `string` where it is text and that is wanted, else `base64`.
+pub fn body_json(body: &[u8], is_text_wanted: bool) -> (String, &'static str) {
+    match std::str::from_utf8(body).ok().filter(|_| is_text_wanted) {
+        Some(text) => (text.to_string(), "string"),
+        None => (BASE64.encode(body), "base64"),
     }
 }
 

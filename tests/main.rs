@@ -18,6 +18,7 @@ mod floors;
 mod http;
 mod limits;
 mod memories;
+mod offline;
 mod paging;
 mod policies;
 mod proxy;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use amqp::{Properties, Table, table as raw_table};
+use amqp::{Properties, table as raw_table};
 use axum::body::Bytes;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -14,7 +14,7 @@ use super::call::{Call, integer, require, table, text};
 use super::error::Error;
 use super::route::{Right, Route};
 use crate::delivery::{ConsumerId, Entry};
-use crate::json::{table_to_json, text_of};
+use crate::json::{body_json, properties_json};
 use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::queue::{Got, Handle, Return};
@@ -178,36 +178,6 @@ pub fn properties_of(body: &Map<String, Json>) -> Result<Vec<u8>, Error> {
     Ok(encoded)
 }
 
-/// The properties of a message as JSON; `[]` if there are none, as RabbitMQ has it.
-pub fn properties_json(properties: &[u8]) -> Json {
-    let Ok(read) = Properties::parse(properties) else { return json!([]) };
-    let mut map = Map::new();
-    let texts = [
-        ("content_type", read.content_type),
-        ("content_encoding", read.content_encoding),
-        ("correlation_id", read.correlation_id),
-        ("reply_to", read.reply_to),
-        ("expiration", read.expiration),
-        ("message_id", read.message_id),
-        ("type", read.kind),
-        ("user_id", read.user_id),
-        ("app_id", read.app_id),
-        ("cluster_id", read.cluster_id),
-    ];
-    let texts = texts.into_iter().filter_map(|(name, text)| Some((name.to_string(), text_of(text?).into())));
-    map.extend(texts);
-    let numbers = [
-        ("delivery_mode", read.delivery_mode.map(u64::from)),
-        ("priority", read.priority.map(u64::from)),
-        ("timestamp", read.timestamp),
-    ];
-    map.extend(numbers.into_iter().filter_map(|(name, number)| Some((name.to_string(), number?.into()))));
-    if let Some(Ok(headers)) = read.headers.map(Table::decode) {
-        map.insert("headers".into(), Json::Object(table_to_json(&headers)));
-    }
-    if map.is_empty() { json!([]) } else { Json::Object(map) }
-}
-
 /// How bodies are written.
 #[derive(Clone, Copy, Debug)]
 pub struct Encoding {
@@ -239,11 +209,7 @@ impl Encoding {
 pub fn message_json(message: &Message, redelivered: bool, encoding: Encoding) -> Map<String, Json> {
     let body = message.parts.body();
     let shown = &body[..body.len().min(encoding.truncate.unwrap_or(usize::MAX))];
-    let as_text = std::str::from_utf8(shown).ok().filter(|_| encoding.is_auto);
-    let (payload, payload_encoding) = match as_text {
-        Some(text) => (text.to_string(), "string"),
-        None => (BASE64.encode(shown), "base64"),
-    };
+    let (payload, payload_encoding) = body_json(shown, encoding.is_auto);
     let mut map = Map::new();
     map.insert("payload_bytes".into(), body.len().into());
     map.insert("redelivered".into(), redelivered.into());

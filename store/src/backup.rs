@@ -98,7 +98,10 @@ impl Source {
         let segments = self.parts(end)?;
         self.check_room(to, &segments)?;
 
-        fs::create_dir(to.join("log")).map_err(Error::io(to))?;
+        // The first of them is what an unfinished backup is known by.
+        for name in ["state", "log"] {
+            fs::create_dir(to.join(name)).map_err(Error::io(to))?;
+        }
         match fs::read(self.dir.join(BACKUP_FILE)) {
             Ok(bytes) => write_synced(&to.join(BACKUP_FILE), &bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

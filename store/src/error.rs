@@ -42,6 +42,11 @@ pub enum Error {
         /// Its reason.
         reason: String,
     },
+    /// There is no store in this directory.
+    NoData {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// A backup cannot be written there.
     Backup {
         /// The directory it was to be in.
@@ -100,6 +105,9 @@ impl std::fmt::Display for Error {
                 "state database {}: {reason}; restart to have it rebuilt from the log",
                 path.display()
             ),
+            Error::NoData { dir } => {
+                write!(f, "{} is no data directory: it has no file VERSION; look at the path", dir.display())
+            }
             Error::Backup { dir, reason } => write!(f, "no backup in {}: {reason}", dir.display()),
             Error::Poisoned => write!(
                 f,

@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::definitions::BACKUP_FILE;
 use crate::error::Error;
-use crate::log::sync_directory;
+use crate::segment::{self, sync_directory};
 
 /// The format this version writes: of the directory, the segments, the state database and the backup. A
 /// change of any byte in docs/DATA.md makes it grow.
@@ -18,6 +19,23 @@ const PREFIX: &str = "garenne-store ";
 /// What the file's absence means where there is something else.
 const UNFINISHED: &str = "it is not there although other files are: most likely a backup was not finished";
 
+/// The format of a directory that is not changed.
+pub(crate) fn read(dir: &Path) -> Result<u32, Error> {
+    let path = dir.join(VERSION_FILE);
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_used(dir) => {
+            return Err(Error::corrupt(&path, UNFINISHED));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::NoData { dir: dir.to_owned() });
+        }
+        read => read.map_err(Error::io(&path))?,
+    };
+    let found = format_of(&path, &text)?;
+    require(&path, found)?;
+    Ok(found)
+}
+
 fn format_of(path: &Path, text: &str) -> Result<u32, Error> {
     let found = text.strip_prefix(PREFIX).and_then(|rest| rest.trim().parse().ok());
     found.ok_or_else(|| Error::corrupt(path, format!("it should say '{PREFIX}{FORMAT}'")))
@@ -25,7 +43,8 @@ fn format_of(path: &Path, text: &str) -> Result<u32, Error> {
 
 /// Whether there is anything of a store in it.
 fn is_used(dir: &Path) -> bool {
-    ["log", "state"].iter().any(|name| dir.join(name).exists())
+    let has_segments = || segment::list(&dir.join("log"), "seg").is_ok_and(|segments| !segments.is_empty());
+    ["state", BACKUP_FILE].iter().any(|name| dir.join(name).exists()) || has_segments()
 }
 
 /// Refuses a directory of an unknown format, and a backup that was not finished. Marks a new one, and an old one, which from now on gets parts

@@ -114,7 +114,7 @@ struct Owner {
 
 const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
-const LOCK_FILE: &str = "LOCK";
+pub(crate) const LOCK_FILE: &str = "LOCK";
 
 impl Store {
     /// Opens a data directory, making it if need be, and looks what is there: about one checkpoint
