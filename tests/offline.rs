@@ -79,6 +79,7 @@ fn stopped() -> Broker {
     client.ack(1);
     client.get("orders", "the second order");
     client.close();
+    drop(client);
     broker.stop();
     broker
 }

@@ -10,6 +10,9 @@ use garenne::offline;
 #[path = "../cli/mod.rs"]
 mod cli;
 
+/// The command line makes no sense: as everywhere in `src/cli`.
+const USAGE: u8 = 64;
+
 /// What is done without a broker.
 #[derive(Parser)]
 #[command(name = "garennectl")]
@@ -19,7 +22,17 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    if is_offline() { offline::run(&Arguments::parse().tool) } else { cli::main() }
+    if !is_offline() {
+        return cli::main();
+    }
+    match Arguments::try_parse() {
+        Ok(arguments) => offline::run(&arguments.tool),
+        Err(error) => {
+            // A closed standard output leaves nobody to tell.
+            let _ = error.print();
+            ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
+        }
+    }
 }
 
 /// RabbitMQ's tools, by whose names we may be called, have no such commands.
