@@ -1,4 +1,4 @@
-//! AMQP tables as JSON and back, as RabbitMQ's HTTP API and definition files write them.
+//! AMQP tables and messages as JSON, and tables back, as RabbitMQ's HTTP API and definition files write them.
 //!
 //! JSON has fewer types: a timestamp comes back as an integer, a decimal as a float. Bytes that are no text
 //! are written the way RabbitMQ does, and read back.
@@ -72,6 +72,20 @@ pub fn text_of(bytes: &[u8]) -> String {
             let lines = encoded.as_bytes().chunks(LINE_BYTES).map(String::from_utf8_lossy);
             format!("{NOT_TEXT}{}", lines.collect::<Vec<_>>().join("\n"))
         }
+    }
+}
+
+/// The properties of a message as JSON; `[]` if there are none, as RabbitMQ has it.
+pub fn properties_json(properties: &[u8]) -> Json {
+    let map = table_to_json(&properties_to_table(properties));
+    if map.is_empty() { Json::Array(Vec::new()) } else { Json::Object(map) }
+}
+
+/// A body as JSON can hold it, and how: `string` where it is text and that is wanted, else `base64`.
+pub fn body_json(body: &[u8], is_text_wanted: bool) -> (String, &'static str) {
+    match std::str::from_utf8(body).ok().filter(|_| is_text_wanted) {
+        Some(text) => (text.to_string(), "string"),
+        None => (BASE64.encode(body), "base64"),
     }
 }
 

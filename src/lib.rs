@@ -1,6 +1,7 @@
 //! Garenne, a durable message broker for AMQP 0-9-1 clients. The rooms, top floor first; each imports
 //! only from below (docs/ARCHITECTURE.md).
 
+pub mod offline;
 pub mod server;
 
 mod connection;

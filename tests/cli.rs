@@ -433,3 +433,22 @@ fn every_tool_helps_and_goes_without_a_link() {
         assert_eq!(linked.out, named.out);
     }
 }
+
+#[test]
+fn what_needs_no_broker_is_asked_of_garennectl_and_not_of_rabbitmqs_tools() {
+    let ended = run("garennectl", &["verify", "/nowhere"], &nobody());
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.err.contains("/nowhere is no data directory"), "{ended:?}");
+
+    for words in [&["verify"][..], &["dump", "/nowhere", "--definitions", "--bodies"]] {
+        let ended = run("garennectl", words, &nobody());
+        assert_eq!(ended.code, 64, "{ended:?}");
+        assert!(ended.err.contains("Usage: garennectl"), "{ended:?}");
+    }
+    let ended = run("garennectl", &["--help"], &nobody());
+    assert!(ended.out.contains("garennectl verify DIR"), "{ended:?}");
+
+    let ended = run("rabbitmqctl", &["verify", "/nowhere"], &nobody());
+    assert_eq!(ended.code, 64, "{ended:?}");
+    assert!(ended.err.contains("Command 'verify' not found"), "{ended:?}");
+}

@@ -10,18 +10,18 @@ use serde_json::{Value as Json, json};
 use crate::support::{Broker, eventually};
 
 /// Somebody who calls the API.
-struct Caller {
+pub struct Caller {
     address: SocketAddr,
     credentials: Option<String>,
 }
 
 impl Caller {
-    fn guest(broker: &Broker) -> Caller {
+    pub fn guest(broker: &Broker) -> Caller {
         Caller { address: broker.http(), credentials: Some(BASE64.encode("guest:guest")) }
     }
 
     /// The status and the body of an answer; no body is null.
-    fn call(&self, method: &str, path: &str, body: Option<&str>) -> (u16, Json) {
+    pub fn call(&self, method: &str, path: &str, body: Option<&str>) -> (u16, Json) {
         let (status, text) = self.call_for_text(method, path, body);
         let body = if text.is_empty() { Json::Null } else { serde_json::from_str(&text).expect(&text) };
         (status, body)

@@ -1,4 +1,5 @@
-//! The broker: arguments, configuration, run. And beside it `garenne perf`, which loads brokers.
+//! The broker: arguments, configuration, run. And beside it `garenne perf`, which loads brokers, and what looks at
+//! configurations and data directories.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use clap::{Parser, Subcommand};
 use garenne::clock::Clock;
 use garenne::config::{Config, Notes, Sources, load, parse_address_or_none, translate};
 use garenne::log;
+use garenne::offline;
 use garenne::server::Server;
 use garenne::shutdown;
 use garenne::tls::Acceptor;
@@ -69,6 +71,8 @@ enum Tool {
     /// Looks at configuration files.
     #[command(subcommand)]
     Config(ConfigTool),
+    #[command(flatten)]
+    Offline(offline::Tool),
 }
 
 /// What can be done with a configuration.
@@ -177,8 +181,10 @@ const STACK_BYTES: usize = 16 * 1024 * 1024;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Tool::Perf(arguments)) = &arguments.tool {
-        return perf::run(arguments);
+    match &arguments.tool {
+        Some(Tool::Perf(arguments)) => return perf::run(arguments),
+        Some(Tool::Offline(tool)) => return offline::run(tool),
+        _ => {}
     }
     let done = match arguments.tool {
         Some(Tool::Config(tool)) => look_at_config(tool).map_err(Into::into),

@@ -140,6 +140,7 @@ const ABOUT: &str = "Manages a Garenne, or a RabbitMQ, over its HTTP API";
 const AFTER_HELP: &str = "\
 Every command has an example: garennectl queues declare --help
 The order of rabbitmqadmin is understood too: garennectl declare queue --name orders
+Of a data directory or a backup that no broker uses: garennectl verify DIR, garennectl dump DIR
 
 Environment: GARENNE_URL, GARENNE_USER, GARENNE_PASSWORD, GARENNE_VHOST
 Files: ~/.config/garennectl.toml, ~/.rabbitmqadmin.conf

@@ -1,4 +1,4 @@
-//! What operators do to the broker itself: its log, its end; and what they ask about permissions and mistakes.
+//! What operators do to the broker itself: its log, its copy, its end; and what they ask about permissions and mistakes.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -17,6 +17,13 @@ pub fn routes() -> Vec<Route> {
         Route::get("/log-level", Right::Administer, "What is logged", level).query(&[]),
         Route::put("/log-level", Right::Administer, "Changes what is logged", set_level)
             .body(json!({"level": "info"}), &["level"]),
+        Route::post(
+            "/backup",
+            Right::Administer,
+            "Writes a copy of all data to a directory of its machine",
+            backup,
+        )
+        .body(json!({"path": "/srv/backup/monday"}), &["path"]),
         Route::put("/shutdown", Right::Administer, "Stops the broker in order", shut_down)
             .body(json!({}), &[]),
         Route::get(
@@ -46,6 +53,18 @@ fn set_level(call: &Call) -> Result<Answer, Error> {
     level.set(wanted).map_err(Error::BadRequest)?;
     tracing::info!(target: "audit", user = call.who.name(), level = wanted, "the log level has been changed");
     Ok(Answer::Done)
+}
+
+fn backup(call: &Call) -> Result<Answer, Error> {
+    let body = call.object()?;
+    let path = text(&body, "path")?.ok_or_else(|| Error::missing_field("path"))?;
+    tracing::info!(target: "audit", user = call.who.name(), peer = %call.peer, path, "a backup is begun");
+    let made = call.broker.store().back_up(path.as_ref()).inspect_err(|error| {
+        tracing::warn!(target: "audit", user = call.who.name(), path, %error, "a backup has failed");
+    })?;
+    let store::BackedUp { segments, bytes } = made;
+    tracing::info!(target: "audit", user = call.who.name(), path, segments, bytes, "a backup is written");
+    Ok(Answer::Json(json!({"path": path, "segments": segments, "bytes": bytes})))
 }
 
 fn shut_down(call: &Call) -> Result<Answer, Error> {

@@ -321,7 +321,7 @@ fn delayed(call: &Call) -> Result<Answer, Error> {
             "message_id": message_id(&due.message),
             "routing_key": due.message.routing_key(),
             "payload_bytes": due.message.parts.body().len(),
-            "properties": super::messages::properties_json(due.message.parts.properties()),
+            "properties": crate::json::properties_json(due.message.parts.properties()),
         })
     };
     Ok(Answer::Json(listed.into_iter().map(one).collect()))

@@ -68,7 +68,10 @@ impl From<error::Error> for Error {
 
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Error {
-        Error::Internal(error.to_string())
+        match error {
+            store::Error::Backup { .. } => Error::BadRequest(error.to_string()),
+            _ => Error::Internal(error.to_string()),
+        }
     }
 }
 

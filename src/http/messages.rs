@@ -14,7 +14,7 @@ use super::call::{Call, integer, require, table, text};
 use super::error::Error;
 use super::route::{Right, Route};
 use crate::delivery::{ConsumerId, Entry};
-use crate::json::{properties_to_table, table_to_json};
+use crate::json::{body_json, properties_json};
 use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::queue::{Got, Handle, Return};
@@ -178,12 +178,6 @@ pub fn properties_of(body: &Map<String, Json>) -> Result<Vec<u8>, Error> {
     Ok(encoded)
 }
 
-/// The properties of a message as JSON; `[]` if there are none, as RabbitMQ has it.
-pub fn properties_json(properties: &[u8]) -> Json {
-    let map = table_to_json(&properties_to_table(properties));
-    if map.is_empty() { json!([]) } else { Json::Object(map) }
-}
-
 /// How bodies are written.
 #[derive(Clone, Copy, Debug)]
 pub struct Encoding {
@@ -215,11 +209,7 @@ impl Encoding {
 pub fn message_json(message: &Message, redelivered: bool, encoding: Encoding) -> Map<String, Json> {
     let body = message.parts.body();
     let shown = &body[..body.len().min(encoding.truncate.unwrap_or(usize::MAX))];
-    let as_text = std::str::from_utf8(shown).ok().filter(|_| encoding.is_auto);
-    let (payload, payload_encoding) = match as_text {
-        Some(text) => (text.to_string(), "string"),
-        None => (BASE64.encode(shown), "base64"),
-    };
+    let (payload, payload_encoding) = body_json(shown, encoding.is_auto);
     let mut map = Map::new();
     map.insert("payload_bytes".into(), body.len().into());
     map.insert("redelivered".into(), redelivered.into());

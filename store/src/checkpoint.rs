@@ -79,12 +79,15 @@ pub(crate) struct Checkpointer {
     pub(crate) pages: Pages,
     pub(crate) weighed: Weighed,
     pub(crate) pool: Arc<Pool>,
+    /// Held while a checkpoint is written, and by a backup that reads what the last one has written.
+    pub(crate) turn: Arc<Mutex<()>>,
     pub(crate) fault: Fault,
     pub(crate) full: Arc<Full>,
 }
 
 impl Checkpointer {
     pub(crate) fn write(&self, mut snapshot: Snapshot) -> Result<(), Error> {
+        let _turn = lock(&self.turn);
         if let Some(backup) = &snapshot.backup {
             self.step("checkpoint.backup")?;
             let write = || Backup::write(&self.dir, backup).map_err(Error::into_io);

@@ -30,6 +30,8 @@ pub(crate) struct Commit {
     /// Shared with threads that look, and with the checkpoint, which says where it has put due times.
     pub(crate) state: Arc<Mutex<State>>,
     pub(crate) log: Log,
+    /// Where the log ends: all that anybody was told of lies before it, and every checkpoint. For backups.
+    pub(crate) end: Arc<Mutex<Position>>,
     /// Every sync is timed.
     pub(crate) meter: Arc<Meter>,
     pub(crate) checkpoint_interval: Duration,
@@ -115,6 +117,7 @@ impl Commit {
             return Ok(());
         }
         // IMPORTANT: only after the sync, if any of them waits for that, or a crash makes the ticket a lie.
+        *lock(&self.end) = self.log.position();
         self.hub.confirm(group);
         self.log.prepare()?;
 
@@ -251,6 +254,7 @@ impl Commit {
     fn snapshot(&mut self) -> Result<Snapshot, Error> {
         // The state database must never know more than the log.
         self.sync()?;
+        *lock(&self.end) = self.log.position();
         let snapshot = Snapshot::take(&mut lock(&self.state), &mut self.log, self.backup_wanted);
         self.checkpoint_wanted = false;
         self.backup_wanted = false;

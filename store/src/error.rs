@@ -42,6 +42,18 @@ pub enum Error {
         /// Its reason.
         reason: String,
     },
+    /// There is no store in this directory.
+    NoData {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A backup cannot be written there.
+    Backup {
+        /// The directory it was to be in.
+        dir: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A write or a sync failed earlier; nothing after it is safe.
     Poisoned,
     /// The store was closed before this could be written.
@@ -93,6 +105,10 @@ impl std::fmt::Display for Error {
                 "state database {}: {reason}; restart to have it rebuilt from the log",
                 path.display()
             ),
+            Error::NoData { dir } => {
+                write!(f, "{} is no data directory: it has no file VERSION; look at the path", dir.display())
+            }
+            Error::Backup { dir, reason } => write!(f, "no backup in {}: {reason}", dir.display()),
             Error::Poisoned => write!(
                 f,
                 "an earlier write or sync failed, so nothing can be made durable; restart the broker"

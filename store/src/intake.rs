@@ -392,6 +392,11 @@ impl Hub {
         self.arrived.notify_one();
     }
 
+    /// Whether nothing that is begun now comes to its end.
+    pub(crate) fn is_closing(&self) -> bool {
+        lock(&self.intake).is_closing
+    }
+
     /// The writer is gone.
     pub(crate) fn closed(&self) {
         self.is_closed.store(true, Ordering::SeqCst);

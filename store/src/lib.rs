@@ -25,6 +25,7 @@
 
 #![deny(missing_docs)]
 
+mod backup;
 mod block;
 mod checkpoint;
 mod commit;
@@ -33,6 +34,7 @@ mod due;
 mod error;
 mod fault;
 mod full;
+mod inspect;
 mod intake;
 mod keys;
 mod log;
@@ -56,9 +58,11 @@ mod varint;
 mod walk;
 mod worker;
 
+pub use crate::backup::BackedUp;
 pub use crate::due::{DueFigures, DuePage, DueWanted};
 pub use crate::error::Error;
 pub use crate::full::OnFull;
+pub use crate::inspect::{Depth, Inspection, SegmentLook};
 pub use crate::intake::{Session, SyncMode, Ticket, Urgency};
 pub use crate::meter::{SYNC_CLASSES_US, Syncs};
 pub use crate::operation::{Held, Operation, Parts, Publish, QueueId, Run, Runs, Seq};

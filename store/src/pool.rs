@@ -29,6 +29,27 @@ pub(crate) struct Pool {
     /// is set aside.
     next_spare: AtomicU64,
     failed_at: Mutex<Option<Instant>>,
+    held: Mutex<Held>,
+}
+
+/// Dead segments that somebody still reads.
+#[derive(Default)]
+struct Held {
+    is_held: bool,
+    dead: Vec<u64>,
+}
+
+/// While it is there, no segment is removed or written over.
+pub(crate) struct Hold<'a>(&'a Pool);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.held).is_held = false;
+        // Now, since a store at rest makes no checkpoint. None becomes a spare: nobody has asked for one.
+        if let Err(error) = self.0.reclaim(&[], self.0.spares()) {
+            tracing::warn!(%error, "segments that were held for a backup are not removed");
+        }
+    }
 }
 
 impl Pool {
@@ -45,6 +66,7 @@ impl Pool {
             spares: Mutex::new(spares),
             next_spare: AtomicU64::new(used.map_or(0, |used| used + 1)),
             failed_at: Mutex::new(None),
+            held: Mutex::default(),
         })
     }
 
@@ -71,12 +93,26 @@ impl Pool {
         lock(&self.failed_at).is_some_and(|at| at.elapsed() < PAUSE)
     }
 
-    /// Takes dead segments out of the log, and keeps at most `spares_max` of them. Their records can not come back: the checkpoint that
-    /// no longer needs them is durable, and the checksums are seeded with the segment's id.
+    /// Leaves all segments as they are, until the hold goes. Only one may be there at a time.
+    pub(crate) fn hold(&self) -> Hold<'_> {
+        lock(&self.held).is_held = true;
+        Hold(self)
+    }
+
+    /// Takes dead segments out of the log, and keeps at most `spares_max` of them. Their records can not come
+    /// back: the checkpoint that no longer needs them is durable, and the checksums are seeded with the
+    /// segment's id. While they are held they only wait for the next time.
     pub(crate) fn reclaim(&self, ids: &[u64], spares_max: usize) -> Result<(), Error> {
+        let mut held = lock(&self.held);
+        held.dead.extend(ids);
+        if held.is_held {
+            return Ok(());
+        }
+        let dead = std::mem::take(&mut held.dead);
+        drop(held);
         let mut renamed = false;
-        for id in ids {
-            renamed |= self.reclaim_one(*id, spares_max)?;
+        for id in dead {
+            renamed |= self.reclaim_one(id, spares_max)?;
         }
         let mut spares = lock(&self.spares);
         let kept = spares.len().min(spares_max);

@@ -141,7 +141,8 @@ impl Reader {
         spawned.map_err(Error::io("a thread to read messages".as_ref()))
     }
 
-    fn page(&mut self, wanted: Wanted) -> Page {
+    /// Live messages of a queue.
+    pub(crate) fn page(&mut self, wanted: Wanted) -> Page {
         let mut found: Vec<(Seq, Position)> = Vec::new();
         let mut bytes = 0;
         let bytes_max = wanted.bytes_max.max(1);

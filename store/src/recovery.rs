@@ -158,22 +158,24 @@ pub(crate) fn recover(
     let recall = places.clone();
     state.queues.set_recall(Arc::new(move |queue, index, summary| recall.of_block(queue, index, summary)));
 
-    let mut replay = Replay { state: &mut state, definitions_at, zeros, records: 0, damage: &mut damage };
-    let is_sealed = replay.run(&log_dir, segments.range(position.segment..), position)?;
+    let mut replay = Replay {
+        state: &mut state,
+        contained: position,
+        definitions_at,
+        zeros,
+        records: 0,
+        replayed: 0,
+        read: Vec::new(),
+        damage: &mut damage,
+    };
+    let open = replay.run(&log_dir, segments.range(position.segment..), position)?;
     let (records, log_read) = (replay.records, begun.elapsed() - database_read);
-    let is_clean = records == 0 && is_sealed;
+    for (path, id, at) in &open {
+        segment::seal(path, *id, *at)?;
+    }
+    let is_clean = records == 0 && open.is_empty();
     tracing::debug!(?database_read, ?log_read, records, "recovered");
-    state.queues.forget_early();
-    state.queues.set_rebuilding(false);
-    if is_rebuild {
-        state.queues.all_delivered();
-        state.queues.skip_seqs(REBUILD_GAP);
-    }
-    for (segment, messages) in state.queues.live_segments().filter(|(id, _)| !segments.contains(id)) {
-        let detail = format!("the segment is missing, and {messages} live messages with it");
-        let position = Position { segment, ..Position::default() };
-        damage.push(Damage { detail, ..missing(position) });
-    }
+    conclude(&mut state, &segments, is_rebuild, &mut damage);
     let queues = queues(&state);
 
     // Without gaps, see `has_no_gap`. A spare of a higher id has never held a record under it.
@@ -200,6 +202,7 @@ pub(crate) fn recover(
         places: places.clone(),
         weighed: Weighed::default(),
         pool,
+        turn: Arc::default(),
         fault,
         full: Arc::clone(full),
     };
@@ -217,7 +220,74 @@ pub(crate) fn recover(
     Ok(Start { state, log, checkpointer, places, log_dir, recovered, checkpoint_wanted, backup_wanted })
 }
 
-fn file_bytes(log_dir: &Path, segments: &BTreeSet<u64>) -> Result<BTreeMap<u64, u64>, Error> {
+/// What is left to be said when all of the log is read.
+fn conclude(state: &mut State, segments: &BTreeSet<u64>, is_rebuild: bool, damage: &mut Vec<Damage>) {
+    state.queues.forget_early();
+    state.queues.set_rebuilding(false);
+    if is_rebuild {
+        state.queues.all_delivered();
+        state.queues.skip_seqs(REBUILD_GAP);
+    }
+    for (segment, messages) in state.queues.live_segments().filter(|(id, _)| !segments.contains(id)) {
+        let detail = format!("the segment is missing, and {messages} live messages with it");
+        let position = Position { segment, ..Position::default() };
+        damage.push(Damage { detail, ..missing(position) });
+    }
+}
+
+/// What a start would find.
+pub(crate) struct Sight {
+    pub(crate) state: State,
+    pub(crate) table: Arc<Table>,
+    /// How many good records were read of which segment.
+    pub(crate) read: Vec<(u64, u64)>,
+    /// A start would have nothing to replay.
+    pub(crate) is_clean: bool,
+}
+
+/// Looks what a start would find, and changes nothing but `state_dir`, a copy of the state database. Reads
+/// all of the log if `is_whole`, and else what a start does.
+pub(crate) fn look(
+    log_dir: &Path,
+    state_dir: &Path,
+    segments: &BTreeSet<u64>,
+    backup: Option<Backup>,
+    is_whole: bool,
+    damage: &mut Vec<Damage>,
+) -> Result<Sight, Error> {
+    let is_whole_log = is_whole_log(segments, backup.is_some());
+    let (base, table) = match open_state(state_dir, segments, is_whole_log, backup.is_some(), damage)? {
+        Ok(usable) => usable,
+        Err(reason) => {
+            damage.push(in_state(format!(
+                "the state database is unusable ({reason}); a start sets it aside and rebuilds it from the log"
+            )));
+            (rebuilt(is_whole_log, backup), Table::open(&state_dir.with_extension("new"))?)
+        }
+    };
+    let Base { mut state, position, definitions_at, is_rebuild } = base;
+    state.queues.set_rebuilding(is_rebuild);
+    let table = Arc::new(table);
+    let places = Places::new(Arc::clone(&table), log_dir);
+    state.queues.set_recall(Arc::new(move |queue, index, summary| places.of_block(queue, index, summary)));
+    let start = if is_whole { Position::default() } else { position };
+    let mut replay = Replay {
+        state: &mut state,
+        contained: position,
+        definitions_at,
+        zeros: None,
+        records: 0,
+        replayed: 0,
+        read: Vec::new(),
+        damage,
+    };
+    let open = replay.run(log_dir, segments.range(start.segment..), start)?;
+    let (replayed, read) = (replay.replayed, replay.read);
+    conclude(&mut state, segments, is_rebuild, damage);
+    Ok(Sight { state, table, read, is_clean: replayed == 0 && open.is_empty() })
+}
+
+pub(crate) fn file_bytes(log_dir: &Path, segments: &BTreeSet<u64>) -> Result<BTreeMap<u64, u64>, Error> {
     let file_bytes = |id: &u64| {
         let path = segment::path(log_dir, *id);
         Ok((*id, fs::metadata(&path).map_err(Error::io(&path))?.len()))
@@ -225,7 +295,7 @@ fn file_bytes(log_dir: &Path, segments: &BTreeSet<u64>) -> Result<BTreeMap<u64, 
     segments.iter().map(file_bytes).collect()
 }
 
-fn queues(state: &State) -> Vec<RecoveredQueue> {
+pub(crate) fn queues(state: &State) -> Vec<RecoveredQueue> {
     let recovered = state.queues.sorted().into_iter().map(|(id, queue)| RecoveredQueue {
         queue: id,
         next_seq: Seq(queue.next_seq),
@@ -237,7 +307,7 @@ fn queues(state: &State) -> Vec<RecoveredQueue> {
     recovered.collect()
 }
 
-fn ids(dir: &Path, extension: &str) -> Result<BTreeSet<u64>, Error> {
+pub(crate) fn ids(dir: &Path, extension: &str) -> Result<BTreeSet<u64>, Error> {
     let paths = segment::list(dir, extension)?;
     Ok(paths.iter().filter_map(|path| segment::id_of(path)).collect())
 }
@@ -253,6 +323,9 @@ struct Base {
     is_rebuild: bool,
 }
 
+/// What is built on the state database, or why it is unusable.
+type Opened = Result<(Base, Table), String>;
+
 fn base(
     dir: &Path,
     segments: &BTreeSet<u64>,
@@ -260,25 +333,50 @@ fn base(
     damage: &mut Vec<Damage>,
 ) -> Result<(Base, Table), Error> {
     let state_dir = dir.join("state");
-    let is_whole_log = match segments.first() {
-        Some(first) => *first == 1 && has_no_gap(segments, 1),
-        None => backup.is_none(),
+    let is_whole_log = is_whole_log(segments, backup.is_some());
+    let reason = match open_state(&state_dir, segments, is_whole_log, backup.is_some(), damage)? {
+        Ok(usable) => return Ok(usable),
+        Err(reason) => reason,
     };
-    let opened = Table::open(&state_dir).and_then(|table| Ok((rows(&table)?, table)));
+    let aside = set_aside(&state_dir)?;
+    let table = Table::open(&state_dir)?;
+    damage.push(in_state(format!(
+        "the state database was unusable ({reason}); it is now {}, and was rebuilt from the log",
+        aside.display()
+    )));
+    Ok((rebuilt(is_whole_log, backup), table))
+}
+
+/// Whether the log alone says everything.
+fn is_whole_log(segments: &BTreeSet<u64>, has_backup: bool) -> bool {
+    match segments.first() {
+        Some(first) => *first == 1 && has_no_gap(segments, 1),
+        None => !has_backup,
+    }
+}
+
+fn open_state(
+    state_dir: &Path,
+    segments: &BTreeSet<u64>,
+    is_whole_log: bool,
+    has_backup: bool,
+    damage: &mut Vec<Damage>,
+) -> Result<Opened, Error> {
+    let opened = Table::open(state_dir).and_then(|table| Ok((rows(&table)?, table)));
     let reason = match opened {
         Ok((rows, table)) if rows.is_empty() && is_whole_log => {
-            return Ok((Base::default(), table));
+            return Ok(Ok((Base::default(), table)));
         }
         Ok((rows, _)) if rows.is_empty() => "it is empty".to_owned(),
         Ok((rows, table)) => match load(rows) {
             Ok((state, position)) => {
                 let fits = segments.contains(&position.segment) && has_no_gap(segments, position.segment);
-                if fits || backup.is_none() {
+                if fits || !has_backup {
                     if !fits {
                         damage.push(missing(position));
                     }
                     let base = Base { state, position, definitions_at: position, is_rebuild: false };
-                    return Ok((base, table));
+                    return Ok(Ok((base, table)));
                 }
                 format!("it does not fit to the log, from segment {} on", position.segment)
             }
@@ -287,22 +385,13 @@ fn base(
         Err(error @ Error::Locked { .. }) => return Err(error),
         Err(error) => error.to_string(),
     };
+    Ok(Err(reason))
+}
 
-    let aside = set_aside(&state_dir)?;
-    let table = Table::open(&state_dir)?;
-    damage.push(Damage {
-        kind: DamageKind::State,
-        segment: 0,
-        offset: 0,
-        bytes: 0,
-        messages: Vec::new(),
-        detail: format!(
-            "the state database was unusable ({reason}); it is now {}, and was rebuilt from the log",
-            aside.display()
-        ),
-    });
+/// What to begin with where there is no state database.
+fn rebuilt(is_whole_log: bool, backup: Option<Backup>) -> Base {
     if is_whole_log {
-        return Ok((Base::default(), table));
+        return Base::default();
     }
     let backup = backup.unwrap_or_default();
     let mut base = Base { definitions_at: backup.position, is_rebuild: true, ..Base::default() };
@@ -312,7 +401,12 @@ fn base(
     for (queue, next_seq) in backup.queues {
         base.state.queues.restore_from_backup(queue, next_seq);
     }
-    Ok((base, table))
+    base
+}
+
+/// Damage that is not about a segment.
+pub(crate) fn in_state(detail: String) -> Damage {
+    Damage { kind: DamageKind::State, segment: 0, offset: 0, bytes: 0, messages: Vec::new(), detail }
 }
 
 fn missing(position: Position) -> Damage {
@@ -410,21 +504,27 @@ fn load(rows: Vec<Row>) -> Result<(State, Position), String> {
 /// Applies the log's tail.
 struct Replay<'a> {
     state: &'a mut State,
+    /// Up to here the log is contained in it: records before that are only looked at.
+    contained: Position,
     definitions_at: Position,
     /// From where on a segment is known to be zero.
     zeros: Option<(u64, u64)>,
     records: u64,
+    /// How many operations were not contained.
+    replayed: u64,
+    /// How many of them each segment has.
+    read: Vec<(u64, u64)>,
     damage: &'a mut Vec<Damage>,
 }
 
 impl Replay<'_> {
-    /// Reads the segments from `start` on and seals those a crash left open. Whether all were sealed.
+    /// Reads the segments from `start` on. Returns those that a crash left open, with where they end.
     fn run<'i>(
         &mut self,
         log_dir: &Path,
         ids: impl Iterator<Item = &'i u64>,
         start: Position,
-    ) -> Result<bool, Error> {
+    ) -> Result<Vec<(PathBuf, u64, usize)>, Error> {
         let mut open = Vec::new();
         // A tail is torn only if nothing comes behind it; otherwise it is a hole.
         let mut tail: Option<Damage> = None;
@@ -442,6 +542,7 @@ impl Replay<'_> {
             let before = self.records;
             let visit = &mut |found| self.found(*id, found);
             let end = segment::scan_file(&mut walk, *id, from, is_recycled, visit)?;
+            self.read.push((*id, self.records - before));
             if self.records > before
                 && let Some(hole) = tail.take()
             {
@@ -455,10 +556,7 @@ impl Replay<'_> {
             }
         }
         self.damage.extend(tail);
-        for (path, id, at) in &open {
-            segment::seal(path, *id, *at)?;
-        }
-        Ok(open.is_empty())
+        Ok(open)
     }
 
     fn check_head(&mut self, path: &Path, id: u64, head: Head) -> Result<bool, Error> {
@@ -498,6 +596,10 @@ impl Replay<'_> {
     }
 
     fn apply(&mut self, position: Position, operation: &Operation) {
+        if position < self.contained {
+            return;
+        }
+        self.replayed += 1;
         if position >= self.definitions_at {
             return self.state.apply(position, operation);
         }

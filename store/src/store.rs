@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Weak, mpsc};
+use std::sync::{Arc, Mutex, TryLockError as TryLock, Weak, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::backup::{BackedUp, Source};
 use crate::commit::Commit;
 use crate::due::{DueFigures, DuePage, DueWanted};
 use crate::error::Error;
@@ -106,12 +107,14 @@ struct Owner {
     wishes: Mutex<Option<mpsc::Sender<Wish>>>,
     /// Reads on the threads of others.
     reader: Mutex<Option<Reader>>,
+    /// What backups are made of. Locked while one is.
+    source: Mutex<Source>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
-const LOCK_FILE: &str = "LOCK";
+pub(crate) const LOCK_FILE: &str = "LOCK";
 
 impl Store {
     /// Opens a data directory, making it if need be, and looks what is there: about one checkpoint
@@ -147,12 +150,24 @@ impl Store {
         let pages = start.checkpointer.pages.clone();
         let reader =
             |places, pages| Reader::new(Arc::clone(&state), Arc::clone(&hub), places, pages, &start.log_dir);
+        let end = Arc::new(Mutex::new(start.log.position()));
+        let source = Source {
+            dir: dir.to_owned(),
+            segment_bytes,
+            hub: Arc::clone(&hub),
+            end: Arc::clone(&end),
+            table: Arc::downgrade(&start.checkpointer.table),
+            pool: Arc::clone(&start.checkpointer.pool),
+            turn: Arc::clone(&start.checkpointer.turn),
+            fault: start.checkpointer.fault.clone(),
+        };
         let own = reader(start.places.clone(), pages.clone());
         let reading = reader(start.places, pages).start(inbox)?;
         let commit = Commit {
             hub: Arc::clone(&hub),
             state: Arc::clone(&state),
             log: start.log,
+            end,
             meter: Arc::clone(&meter),
             checkpoint_interval: options.checkpoint_interval,
             lazy_delay: options.lazy_delay,
@@ -186,6 +201,7 @@ impl Store {
             meter,
             wishes: Mutex::new(Some(wishes)),
             reader: Mutex::new(Some(own)),
+            source: Mutex::new(source),
             threads: Mutex::new(vec![reading, writer, rewriting]),
         };
         Ok((Store { hub, owner: Arc::new(owner) }, start.recovered))
@@ -315,6 +331,26 @@ impl Store {
             log_bytes += entry.and_then(|entry| entry.metadata()).map_or(0, |found| found.len());
         }
         Ok(Space { live_bytes, log_bytes })
+    }
+
+    /// Writes a copy of all that is there into a directory that is empty or not there yet, and blocks the calling
+    /// thread until it is on disk. Meanwhile the store goes on; it is opened with all that was appended
+    /// before this call, and perhaps more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backup`] when it cannot be there, [`Error::Io`] and [`Error::State`] when something cannot be
+    /// read or written, [`Error::Poisoned`], [`Error::Closed`]. What was written is removed again.
+    pub fn back_up(&self, to: &Path) -> Result<BackedUp, Error> {
+        let source = match self.owner.source.try_lock() {
+            Ok(source) => source,
+            Err(TryLock::Poisoned(source)) => source.into_inner(),
+            Err(TryLock::WouldBlock) => {
+                let reason = "another backup is being written; wait until it is done".into();
+                return Err(Error::Backup { dir: to.to_owned(), reason });
+            }
+        };
+        source.write(to)
     }
 
     /// Writes and syncs all that was appended, makes a last checkpoint, ends the threads and

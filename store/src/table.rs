@@ -19,6 +19,8 @@ const FLUSH_INTERVAL_MS: u64 = 500;
 /// A database that was just closed in this process is waited for so long, looking so often.
 const RELEASE_MAX: Duration = Duration::from_secs(10);
 const RELEASE_LOOK: Duration = Duration::from_millis(5);
+/// About so many bytes of rows are visited at once.
+const VISIT_BYTES: usize = 1 << 20;
 
 pub(crate) struct Table {
     dir: PathBuf,
@@ -57,6 +59,44 @@ impl Table {
             rows.map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
         };
         attempt(&self.dir, read)
+    }
+
+    /// Calls `visit` with every row whose key begins with `prefix`, sorted; some at a time are in memory.
+    pub(crate) fn visit(
+        &self,
+        prefix: &[u8],
+        mut visit: impl FnMut(Vec<Row>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut rows = self.db.scan_prefix(prefix);
+        loop {
+            let next = || {
+                let (mut some, mut bytes) = (Vec::new(), 0);
+                while bytes < VISIT_BYTES
+                    && let Some(row) = rows.next()
+                {
+                    let (key, value) = row?;
+                    bytes += key.len() + value.len();
+                    some.push((key.to_vec(), value.to_vec()));
+                }
+                Ok(some)
+            };
+            let some = attempt(&self.dir, next)?;
+            if some.is_empty() {
+                return Ok(());
+            }
+            visit(some)?;
+        }
+    }
+
+    /// Ends it, and waits until nobody writes to its files any more.
+    pub(crate) fn close(self) -> Result<(), Error> {
+        let Table { dir, db, file } = self;
+        attempt(&dir, move || {
+            drop(db);
+            Ok(())
+        })?;
+        drop(file);
+        wait_until_released(&dir)
     }
 
     /// The value of a key; none also when it cannot be read.
