@@ -8,13 +8,16 @@ use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tracing::{debug, warn};
 
 use crate::tls::Acceptor;
 
 /// How long a client may take for its TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// So many TLS handshakes go on at a time; who comes when there are more is turned away.
+const HANDSHAKES_MAX: usize = 256;
 
 /// So many clients may have shaken hands and wait to be served: they are served at once.
 const WAITING_MAX: usize = 64;
@@ -52,6 +55,7 @@ impl Port {
 type Goes = mpsc::Sender<(Box<dyn Stream>, SocketAddr)>;
 
 async fn accept(listener: TcpListener, tls: Option<Arc<Acceptor>>, goes: Goes) {
+    let turns = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -63,7 +67,15 @@ async fn accept(listener: TcpListener, tls: Option<Arc<Acceptor>>, goes: Goes) {
                 let _ = goes.send((Box::new(stream), peer)).await;
             }
             (Ok((stream, peer)), Some(acceptor)) => {
-                tokio::spawn(shake_hands(stream, peer, acceptor.clone(), goes.clone()));
+                let Ok(turn) = turns.clone().try_acquire_owned() else {
+                    debug!(%peer, "too many TLS handshakes at a time; the client is turned away");
+                    continue;
+                };
+                let (acceptor, goes) = (acceptor.clone(), goes.clone());
+                tokio::spawn(async move {
+                    shake_hands(stream, peer, acceptor, goes).await;
+                    drop(turn);
+                });
             }
             (Err(error), _) => {
                 warn!(%error, "a connection of HTTP could not be accepted");

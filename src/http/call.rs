@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::Request;
@@ -14,6 +15,9 @@ use crate::broker::{Actor, Broker};
 use crate::delivery::ConnectionId;
 use crate::json;
 use crate::vhost::{Caller, Vhost};
+
+/// How long the body of a request may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The connection of those who have none.
 const NO_CONNECTION: ConnectionId = ConnectionId(0);
@@ -38,7 +42,7 @@ impl Call {
     /// Reads a request: who it comes from, and its body.
     ///
     /// # Errors
-    /// `Login`: nobody we know. `BadRequest`: the body is too large, or broke off.
+    /// `Login`: nobody we know. `BadRequest`: the body is too large, too slow, or broke off.
     pub async fn read(
         broker: &Arc<Broker>,
         peer: SocketAddr,
@@ -50,7 +54,12 @@ impl Call {
         let who = auth::who(broker, peer, &head.headers).await?;
         let query = head.uri.query().unwrap_or_default().as_bytes();
         let query = form_urlencoded::parse(query).into_owned().collect();
-        let body = axum::body::to_bytes(body, body_bytes_max).await.map_err(|_| {
+        let body = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, body_bytes_max)).await;
+        let too_late = |_| {
+            let seconds = BODY_TIMEOUT.as_secs();
+            Error::BadRequest(format!("the request's body did not come within {seconds} seconds"))
+        };
+        let body = body.map_err(too_late)?.map_err(|_| {
             Error::BadRequest(format!(
                 "Exceeded HTTP request body size limit of {body_bytes_max} octets, or it broke off"
             ))

@@ -174,11 +174,12 @@ async fn answer(
     params: Vec<(String, String)>,
     request: Request,
 ) -> Response {
-    let Ok(_turn) = context.calls.acquire().await else { return Error::Stopping.into_response() };
     let call = match Call::read(&context.broker, peer, params, request, BODY_BYTES_MAX).await {
         Ok(call) => call,
         Err(error) => return error.into_response(),
     };
+    // Not before: neither who waits for the answer to a wrong password nor who sends slowly takes anybody's turn.
+    let Ok(_turn) = context.calls.acquire().await else { return Error::Stopping.into_response() };
     let what = format!("{} {}", route.method, route.path);
     let (done, response) = tokio::sync::oneshot::channel();
     let work = move || {

@@ -53,11 +53,9 @@ fn queues(broker: &Broker, endpoint: Endpoint, wanted: &Wanted, text: &mut Text)
             oldest_max = oldest_max.max(age);
             drain_max = drain_max.max(rest.unwrap_or(f64::INFINITY));
             if endpoint != Endpoint::Aggregated {
-                let name = || (vhost.name().to_string(), queue.name().to_string());
-                let (vhost, queue) = name();
-                oldest.push((vhost, queue, age));
-                let (vhost, queue) = name();
-                drain.push((vhost, queue, rest.unwrap_or(f64::INFINITY)));
+                let (vhost, name) = (vhost.name().to_string(), queue.name().to_string());
+                oldest.push((vhost.clone(), name.clone(), age));
+                drain.push((vhost, name, rest.unwrap_or(f64::INFINITY)));
             }
         }
     }
