@@ -34,6 +34,7 @@ pub mod memory;
 pub mod node;
 pub mod parts;
 pub mod roster;
+pub mod samples;
 pub mod shutdown;
 pub mod tally;
 pub mod timers;
