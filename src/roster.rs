@@ -236,15 +236,6 @@ pub struct Churn {
     pub queues_declared: AtomicU64,
     pub queues_created: AtomicU64,
     pub queues_deleted: AtomicU64,
-    sampled: Mutex<ChurnSample>,
-}
-
-/// What had come and gone at a moment, for rates.
-#[derive(Clone, Copy, Debug, Default)]
-struct ChurnSample {
-    at_ms: u64,
-    counts: [u64; 7],
-    rates: [f64; 7],
 }
 
 impl Churn {
@@ -260,20 +251,6 @@ impl Churn {
             &self.queues_deleted,
         ]
         .map(|number| number.load(Ordering::Relaxed))
-    }
-
-    /// How many of each in a second, since somebody last asked some seconds ago.
-    pub fn rates(&self, now_ms: u64) -> [f64; 7] {
-        let mut sample = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
-        let elapsed_ms = now_ms.saturating_sub(sample.at_ms);
-        if elapsed_ms >= WINDOW_MS {
-            let counts = self.counts();
-            let is_first = sample.at_ms == 0;
-            let rate = |at: usize| (counts[at] - sample.counts[at]) as f64 * 1000.0 / elapsed_ms as f64;
-            let rates = if is_first { [0.0; 7] } else { std::array::from_fn(rate) };
-            *sample = ChurnSample { at_ms: now_ms, counts, rates };
-        }
-        sample.rates
     }
 
     /// One more.

@@ -596,3 +596,22 @@ fn the_document_of_an_api_below_a_prefix_says_so() {
     let document: Json = serde_json::from_str(body).expect("it is JSON");
     assert_eq!(document["servers"], json!([{"url": "/broker"}]));
 }
+
+#[test]
+fn the_node_tells_how_fast_it_takes_more_and_what_it_took_before() {
+    let broker = Broker::start();
+    let guest = Caller::guest(&broker);
+    let _client = broker.client();
+    let name = guest.get("/overview")["node"].as_str().expect("a name").to_string();
+
+    let node = guest.get(&format!("/nodes/{name}?node_stats_age=10&node_stats_incr=5"));
+
+    for number in ["mem_used", "fd_used", "sockets_used", "proc_used", "disk_free", "connection_created"] {
+        let details = &node[format!("{number}_details")];
+        assert!(details["rate"].is_number() && details["avg"].is_number(), "{number}: {details}");
+        assert_eq!(details["samples"].as_array().map(Vec::len), Some(3), "{number}: {details}");
+    }
+    assert_eq!(node["connection_created"], 1);
+    let churn = &guest.get("/overview?msg_rates_age=10&msg_rates_incr=5")["churn_rates"];
+    assert_eq!(churn["connection_created_details"]["samples"].as_array().map(Vec::len), Some(3), "{churn}");
+}

@@ -3,6 +3,7 @@
 mod attempts;
 mod audit;
 mod export;
+mod history;
 mod import;
 mod limits;
 mod parameters;
@@ -40,6 +41,7 @@ use crate::vhost::{QueueIds, Vhost};
 pub use attempts::{Attempts, Protocol, Source, Tries};
 pub use audit::{Actor, AdminEvent, Audit, Deed, Hook};
 pub use export::metadata;
+pub use history::NodeFigures;
 pub use limits::Place;
 use limits::Places;
 use parameters::Globals;
@@ -106,6 +108,7 @@ pub struct Broker {
     pub tallies: Arc<WholeTallies>,
     /// How large publishes are.
     pub sizes: Sizes,
+    history: history::History,
 }
 
 impl Broker {
@@ -179,6 +182,7 @@ impl Broker {
             certificates: OnceLock::new(),
             tallies: Arc::default(),
             sizes: Sizes::default(),
+            history: history::History::default(),
             departed: tokio::sync::Mutex::new(departed),
             ids: Arc::default(),
             last_consumer: AtomicU64::new(0),

@@ -8,8 +8,8 @@ use super::error::Error;
 use super::nodes;
 use super::route::{Right, Route};
 use super::stats::{self, Lengths, PUBLISHED, TAKEN};
-use crate::node::COMPATIBLE;
-use crate::roster::Churn;
+use crate::broker::NodeFigures;
+use crate::node::{COMPATIBLE, Usage};
 use crate::samples::{self, Span};
 use crate::tally::Figures;
 use crate::vhost::Vhost;
@@ -141,7 +141,9 @@ fn overview(call: &Call) -> Result<Answer, Error> {
         "statistics_db_event_queue": 0,
         "node": call.node(),
     });
-    overview["churn_rates"] = Json::Object(churn(&broker.roster.churn, now_ms));
+    // What the process takes is not told here.
+    let figures = broker.node_figures(&Usage::default(), past.rates);
+    overview["churn_rates"] = Json::Object(of_node(&figures, CHURN, NODE.len()));
     if call.who.is_monitoring() {
         overview["listeners"] = nodes::listeners(call);
         overview["contexts"] = nodes::contexts(call);
@@ -151,20 +153,35 @@ fn overview(call: &Call) -> Result<Answer, Error> {
 }
 
 /// What has come and gone since the start.
-pub fn churn(churn: &Churn, now_ms: u64) -> Map<String, Json> {
-    let rates = churn.rates(now_ms);
-    let names = [
-        "connection_created",
-        "connection_closed",
-        "channel_created",
-        "channel_closed",
-        "queue_declared",
-        "queue_created",
-        "queue_deleted",
-    ];
+const CHURN: &[&str] = &[
+    "connection_created",
+    "connection_closed",
+    "channel_created",
+    "channel_closed",
+    "queue_declared",
+    "queue_created",
+    "queue_deleted",
+];
+
+/// What the node takes, as RabbitMQ calls it.
+const NODE: &[&str] = &["mem_used", "fd_used", "sockets_used", "proc_used", "disk_free"];
+
+/// Numbers of the node and how they change, from one of them on.
+fn of_node(figures: &NodeFigures, names: &[&str], from: usize) -> Map<String, Json> {
     let mut map = Map::new();
-    for ((name, count), rate) in names.into_iter().zip(churn.counts()).zip(rates) {
-        stats::put(&mut map, name, count, rate);
+    for (name, n) in names.iter().zip(from..) {
+        stats::put(&mut map, name, figures.numbers[n], figures.rates[n]);
+        if let Some(past) = &figures.past {
+            let past = past.iter().map(|(at_ms, numbers)| (*at_ms, numbers[n]));
+            stats::put_past(&mut map, name, &past.collect::<Vec<_>>());
+        }
     }
+    map
+}
+
+/// What the node takes, and what has come and gone.
+pub fn node_stats(figures: &NodeFigures) -> Map<String, Json> {
+    let mut map = of_node(figures, NODE, 0);
+    map.extend(of_node(figures, CHURN, NODE.len()));
     map
 }
