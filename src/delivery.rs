@@ -1,5 +1,6 @@
 //! A message on its way to a consumer, and the credit a channel's consumers share.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +15,13 @@ pub struct ConsumerId(pub u64);
 /// A connection's number, unique in the broker while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
+
+/// As others are told of it, where RabbitMQ has the number of a process.
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<connection.{}>", self.0)
+    }
+}
 
 /// Whether the store has a message, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! are written the way RabbitMQ does, and read back.
 
 use amqp::limits::{SHORT_STRING_BYTES_MAX, TABLE_DEPTH_MAX};
-use amqp::{Table, Value};
+use amqp::{Properties, Table, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Number, Value as Json};
@@ -36,6 +36,31 @@ pub fn value_to_json(value: &Value) -> Json {
         Value::Array(values) => values.iter().map(value_to_json).collect(),
         Value::Table(table) => Json::Object(table_to_json(table)),
     }
+}
+
+/// The properties of a message as a table, by RabbitMQ's names; nothing of what cannot be read.
+pub fn properties_to_table(properties: &[u8]) -> Table {
+    let read = Properties::parse(properties).unwrap_or_default();
+    let text = |bytes: Option<&[u8]>| bytes.map(|bytes| Value::Bytes(bytes.to_vec()));
+    let number = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+    let headers = read.headers.and_then(|headers| Table::decode(headers).ok()).map(Value::Table);
+    let all = [
+        ("content_type", text(read.content_type)),
+        ("content_encoding", text(read.content_encoding)),
+        ("headers", headers),
+        ("delivery_mode", read.delivery_mode.map(|mode| number(mode.into()))),
+        ("priority", read.priority.map(|priority| number(priority.into()))),
+        ("correlation_id", text(read.correlation_id)),
+        ("reply_to", text(read.reply_to)),
+        ("expiration", text(read.expiration)),
+        ("message_id", text(read.message_id)),
+        ("timestamp", read.timestamp.map(number)),
+        ("type", text(read.kind)),
+        ("user_id", text(read.user_id)),
+        ("app_id", text(read.app_id)),
+        ("cluster_id", text(read.cluster_id)),
+    ];
+    all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 /// Bytes as text that JSON can hold.

@@ -31,6 +31,7 @@ pub mod error;
 pub mod json;
 pub mod log;
 pub mod memory;
+pub mod news;
 pub mod node;
 pub mod parts;
 pub mod roster;

@@ -1,11 +1,13 @@
 //! The log: text or JSON, to the standard output or a file, at a level that can be changed while the
 //! broker runs.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -21,6 +23,32 @@ static LEVEL: OnceLock<Level> = OnceLock::new();
 pub struct Level {
     filter: reload::Handle<EnvFilter, Registry>,
     file: Option<Paper>,
+    ear: Ear,
+}
+
+/// Hears lines as they are logged: the level, as RabbitMQ names it, and the line.
+pub type Listener = Box<dyn Fn(&'static str, String) + Send + Sync>;
+
+/// Where a listener can be put, once.
+#[derive(Clone, Default)]
+struct Ear(Arc<OnceLock<Listener>>);
+
+impl std::fmt::Debug for Ear {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ear")
+    }
+}
+
+thread_local! {
+    static IS_UNHEARD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does something of which no listener hears, though it is logged.
+pub fn unheard<T>(what: impl FnOnce() -> T) -> T {
+    IS_UNHEARD.set(true);
+    let done = what();
+    IS_UNHEARD.set(false);
+    done
 }
 
 /// Opens the log.
@@ -38,8 +66,10 @@ pub fn init(config: &Config) -> Result<Level, String> {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
-    registry.with(layer).try_init().map_err(|e| e.to_string())?;
-    let level = Level { filter: handle, file };
+    let ear = Ear::default();
+    let heard = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(ear.clone());
+    registry.with(layer).with(heard).try_init().map_err(|e| e.to_string())?;
+    let level = Level { filter: handle, file, ear };
     Ok(LEVEL.get_or_init(|| level).clone())
 }
 
@@ -49,6 +79,12 @@ pub fn level() -> Option<&'static Level> {
 }
 
 impl Level {
+    /// Has somebody hear every line from now on; the first one who asks.
+    pub fn listen(&self, listener: Listener) {
+        // There is one broker in a process that has a log.
+        let _ = self.ear.0.set(listener);
+    }
+
     /// Logs what this filter lets through from now on: `debug`, or `info,garenne=debug`.
     ///
     /// # Errors
@@ -101,6 +137,53 @@ fn open(path: &PathBuf) -> Result<File, String> {
     }
     let file = File::options().create(true).append(true).open(path);
     file.map_err(|e| format!("log_file: {}: {e}", path.display()))
+}
+
+impl<'a> MakeWriter<'a> for Ear {
+    type Writer = Heard<'a>;
+
+    fn make_writer(&'a self) -> Heard<'a> {
+        Heard { listener: None, level: "info", line: Vec::new() }
+    }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Heard<'a> {
+        let level = match *meta.level() {
+            tracing::Level::ERROR => "error",
+            tracing::Level::WARN => "warning",
+            tracing::Level::INFO => "info",
+            tracing::Level::DEBUG | tracing::Level::TRACE => "debug",
+        };
+        let listener = self.0.get().filter(|_| !IS_UNHEARD.get());
+        Heard { listener, level, line: Vec::new() }
+    }
+}
+
+/// A line while it is put together; whoever listens hears it when it is whole.
+struct Heard<'a> {
+    listener: Option<&'a Listener>,
+    level: &'static str,
+    line: Vec<u8>,
+}
+
+impl Write for Heard<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.listener.is_some() {
+            self.line.extend_from_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Heard<'_> {
+    fn drop(&mut self) {
+        if let Some(listener) = self.listener {
+            listener(self.level, String::from_utf8_lossy(&self.line).into_owned());
+        }
+    }
 }
 
 /// Where lines go.

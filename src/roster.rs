@@ -104,6 +104,12 @@ impl Traffic {
     }
 }
 
+/// The name of a connection, as RabbitMQ gives it: where it comes from and where to.
+pub fn name_of(peer: SocketAddr, local: SocketAddr) -> String {
+    let text = |address: SocketAddr| format!("{}:{}", address.ip().to_canonical(), address.port());
+    format!("{} -> {}", text(peer), text(local))
+}
+
 /// A channel as others may see it.
 #[derive(Debug)]
 pub struct ChannelFacts {
@@ -156,8 +162,12 @@ impl ChannelFacts {
 impl Guest {
     /// Its name, as RabbitMQ gives it: where it came from and where to.
     pub fn name(&self) -> String {
-        let text = |address: SocketAddr| format!("{}:{}", address.ip().to_canonical(), address.port());
-        format!("{} -> {}", text(self.peer), text(self.local))
+        name_of(self.peer, self.local)
+    }
+
+    /// What stands for one of its channels where RabbitMQ has the number of a process.
+    pub fn channel_pid(&self, number: u16) -> String {
+        format!("<channel.{}.{number}>", self.id.0)
     }
 
     /// What the client calls itself.

@@ -154,6 +154,8 @@ impl Server {
             siren.watch(&broker.config.data_dir, disk_free_bytes_min, || broker.budget().shortage());
         let porter = broker.clone();
         let seeing_off = tokio::spawn(async move { porter.see_off().await });
+        let teller = broker.clone();
+        let telling = tokio::spawn(async move { teller.tell_news().await });
         let mut doors = JoinSet::new();
         for Web { listener, protocol, tls } in web {
             match Port::open(listener, tls) {
@@ -204,6 +206,8 @@ impl Server {
             warn!("some clients did not answer and are cut off");
             connections.shutdown().await;
         }
+        telling.abort();
+        let _ = telling.await;
         seeing_off.abort();
         let _ = seeing_off.await;
         broker.see_off_the_last();

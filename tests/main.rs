@@ -17,6 +17,7 @@ mod floors;
 mod http;
 mod limits;
 mod memories;
+mod news;
 mod paging;
 mod policies;
 mod proxy;

@@ -87,8 +87,7 @@ impl<D: Destination> Exchanges<D> {
         };
         for &(name, kind, internal) in PREDECLARED {
             let kind = Kind::parse(kind.as_bytes()).expect("predeclared kinds exist");
-            let declaration = Declaration { internal, ..Declaration::durable(kind) };
-            exchanges.create(name.into(), declaration).expect("no arguments to refuse");
+            exchanges.add_own(name.as_bytes(), Declaration { internal, ..Declaration::durable(kind) });
         }
         exchanges.default = exchanges.exchanges[b"".as_slice()];
         exchanges
@@ -114,6 +113,13 @@ impl<D: Destination> Exchanges<D> {
         }
         self.create(name.into(), declaration)?;
         Ok(Declared::Created)
+    }
+
+    /// Adds an exchange of the broker's own, whose name nobody else may take.
+    pub fn add_own(&mut self, name: &[u8], declaration: Declaration) {
+        if self.get(name).is_none() {
+            self.create(name.into(), declaration).expect("no arguments to refuse");
+        }
     }
 
     /// The exchange of that name.

@@ -223,6 +223,8 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error + Send + Sy
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut hangup = signal(SignalKind::hangup())?;
         let server = Server::start(config, options, Clock::system()).await?;
+        let broker = server.broker().clone();
+        level.listen(Box::new(move |level, line| broker.log_line(level, line)));
         let acceptors = server.acceptors();
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {

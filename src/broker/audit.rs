@@ -11,11 +11,9 @@ use tracing::{info, warn};
 use crate::auth::{Limits, Permission, TopicPermission};
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::news::NOBODY;
 use crate::vhost::definitions;
 use crate::vhost::policy::Policy;
-
-/// What RabbitMQ calls the broker itself where somebody has to be named.
-const BROKER: &str = "rmq-internal";
 
 /// Who does something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +32,7 @@ impl Actor {
 
     /// The broker itself, at its start.
     pub fn broker() -> Actor {
-        Actor { user: BROKER.into(), peer: None }
+        Actor { user: NOBODY.into(), peer: None }
     }
 }
 

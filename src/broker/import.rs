@@ -56,10 +56,10 @@ impl Broker {
         if let Some(name) = vhost {
             self.vhost(name)?;
         }
-        self.perform(actor, &what, || self.import(said, dry_run))
+        self.perform(actor, &what, || self.import(actor, said, dry_run))
     }
 
-    fn import(&self, mut said: Said, dry_run: bool) -> Result<Change<Diff>, Error> {
+    fn import(&self, actor: &Actor, mut said: Said, dry_run: bool) -> Result<Change<Diff>, Error> {
         let mut diff = Diff { skip: std::mem::take(&mut said.skip), ..Diff::default() };
         let mut plan = Plan::default();
         self.plan_vhosts(&mut said, &mut plan, &mut diff)?;
@@ -94,7 +94,7 @@ impl Broker {
         }
         let mut operations: Vec<Operation> = self.apply(&plan, &vhosts);
         for draft in drafts {
-            operations.extend(draft.apply()?);
+            operations.extend(draft.apply(&actor.user)?);
         }
         let places: BTreeSet<&str> = plan
             .permissions

@@ -6,6 +6,7 @@ mod export;
 mod history;
 mod import;
 mod limits;
+mod news;
 mod parameters;
 mod read;
 mod seed;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use hashbrown::HashMap;
+use serde_json::Value as Json;
 use store::{Operation, QueueId, RecoveredQueue, Store, Urgency};
 use tokio::sync::{Notify, mpsc};
 use tracing::{error, info, warn};
@@ -31,6 +33,7 @@ use crate::config::Config;
 use crate::delivery::ConsumerId;
 use crate::error::Error;
 use crate::memory::Memory;
+use crate::news::{Ear, News};
 use crate::node::{Expiry, Listener, Uptime};
 use crate::queue::{self, DeleteIf, Departed, Surroundings, Tick};
 use crate::roster::Roster;
@@ -96,6 +99,8 @@ pub struct Broker {
     last_consumer: AtomicU64,
     /// Messages that have left their queues though nobody was done with them. One task takes them.
     departed: tokio::sync::Mutex<mpsc::UnboundedReceiver<Departed>>,
+    /// Where news come out. One task takes them.
+    ear: tokio::sync::Mutex<Ear>,
     alarm: Alarm,
     budget: Budget,
     /// How long it has been there.
@@ -151,6 +156,11 @@ impl Broker {
         let spill_bytes = config.transient_memory_bytes_max.unwrap_or(budget.limit_bytes() as usize / 2);
         let memory = Arc::new(Memory::new(config.message_memory_bytes_max, spill_bytes));
         let (exit, departed) = mpsc::unbounded_channel();
+        let (news, ear) = News::new();
+        let news = Arc::new(news);
+        let audit = Audit::default();
+        let (ears, told) = (news.clone(), |deed: &Deed| Json::Object(deed.fields()));
+        audit.tell(Box::new(move |deed| ears.tell(deed.event.key, deed.at_ms, || told(deed))));
         let nack_is_failure = config.nack_counts_as_failure;
         let delayed_release_rate = Some(config.delayed_release_rate).filter(|rate| *rate > 0);
         let roster = Roster::default();
@@ -162,7 +172,7 @@ impl Broker {
             globals: RwLock::default(),
             turn: Mutex::default(),
             attempts: Attempts::default(),
-            audit: Audit::default(),
+            audit,
             places: Places::default(),
             surroundings: Surroundings {
                 store,
@@ -175,6 +185,8 @@ impl Broker {
                 delayed_release_rate,
                 tallies: Arc::default(),
                 churn,
+                node_name: config.node_name.as_str().into(),
+                news,
             },
             uptime: Uptime::begin(),
             listeners: OnceLock::new(),
@@ -184,6 +196,7 @@ impl Broker {
             sizes: Sizes::default(),
             history: history::History::default(),
             departed: tokio::sync::Mutex::new(departed),
+            ear: tokio::sync::Mutex::new(ear),
             ids: Arc::default(),
             last_consumer: AtomicU64::new(0),
             alarm,

@@ -148,7 +148,11 @@ impl Broker {
         let tallies = Arc::new(Tallies::of(&self.tallies));
         let surroundings = Surroundings { tallies, ..self.surroundings.clone() };
         let kind = self.config.default_queue_type.clone();
-        Arc::new(Vhost::new(about, kind, surroundings, self.ids.clone()))
+        let vhost = Arc::new(Vhost::new(about, kind, surroundings, self.ids.clone()));
+        if **vhost.name() == *self.config.news_vhost {
+            vhost.add_news();
+        }
+        vhost
     }
 
     /// Takes a vhost away, with its queues and their messages, and with all permissions there; connections to it

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use amqp::method::{Cold, DeliverPrefix, basic};
 use amqp::{Exception, Properties, ReplyCode, Table, Value, frame, table};
+use serde_json::json;
 use store::Ticket;
 
 use super::unacked::Unacked;
 use super::{Channel, Context, Flow, Then, Wait};
 use crate::delivery::{ConsumerId, Delivery, Entry, Resume, Returns};
 use crate::error::{Error, Resource};
+use crate::json::table_to_json;
 use crate::queue::{self, DeleteIf, Got, Joined, QueueKind, Return};
 use crate::tally::Count;
-use crate::vhost::{REPLY_TO, Requester, generated};
+use crate::vhost::{REPLY_TO, Requester, Step, generated};
 
 /// A consumer as its channel knows it.
 #[derive(Debug)]
@@ -80,6 +82,7 @@ impl Channel {
         }
         let timeout_ms = arguments.timeout_ms.or(queue.settings().consumer_timeout_ms);
         self.add_consumer(context, &consume, id, tag, Some(queue.clone()));
+        self.tell_consumer_created(context, &consume, id);
         if let Some(consumer) = self.consumers.get_mut(&id) {
             consumer.timeout_ms = timeout_ms;
             consumer.has_own_timeout = arguments.timeout_ms.is_some();
@@ -130,6 +133,32 @@ impl Channel {
         }
     }
 
+    /// The fields of RabbitMQ's event.
+    fn tell_consumer_created(&self, context: &Context<'_>, consume: &basic::Consume, id: ConsumerId) {
+        let Some(consumer) = self.consumers.get(&id) else { return };
+        context.broker.news().tell("consumer.created", context.now_ms, || {
+            let user = &*context.caller.user.name;
+            json!({
+                "consumer_tag": *consumer.tag, "queue": consumer.queue.as_ref().map(queue::Handle::name),
+                "vhost": **context.vhost.name(), "channel": context.guest.channel_pid(self.number),
+                "exclusive": consume.exclusive, "ack_required": !consume.no_ack,
+                "prefetch_count": self.prefetch, "arguments": table_to_json(&Table::from(&consume.arguments)),
+                "user_who_performed_action": user,
+            })
+        });
+    }
+
+    fn tell_consumer_deleted(&self, context: &Context<'_>, consumer: &Consumer) {
+        let Some(queue) = &consumer.queue else { return };
+        context.broker.news().tell("consumer.deleted", context.broker.clock().now_ms(), || {
+            let user = &*context.caller.user.name;
+            json!({
+                "consumer_tag": *consumer.tag, "queue": queue.name(), "vhost": **context.vhost.name(),
+                "channel": context.guest.channel_pid(self.number), "user_who_performed_action": user,
+            })
+        });
+    }
+
     /// basic.cancel. The reply has to wait until what is in the outbox has been delivered.
     pub(super) fn cancel(
         &mut self,
@@ -170,14 +199,16 @@ impl Channel {
     }
 
     /// The consumer has got its last delivery.
-    pub fn forget_consumer(&mut self, id: ConsumerId) {
-        self.consumers.remove(&id);
+    pub fn forget_consumer(&mut self, context: &mut Context<'_>, id: ConsumerId) {
+        let gone = self.consumers.remove(&id);
+        gone.iter().for_each(|consumer| self.tell_consumer_deleted(context, consumer));
     }
 
     /// The queue of a consumer is gone: the client is told, if it can be.
     pub fn cancelled_by_broker(&mut self, context: &mut Context<'_>, id: ConsumerId) {
         let Some(consumer) = self.consumers.remove(&id) else { return };
         self.tags.remove(&consumer.tag);
+        self.tell_consumer_deleted(context, &consumer);
         if self.is_open() && context.wants_cancel_notices {
             let consumer_tag = (&*consumer.tag).into();
             let cancel = basic::Cancel { consumer_tag, nowait: true };
@@ -202,6 +233,9 @@ impl Channel {
             let back = unsettled.map(|queue| Unacked { queue, consumer: Some(id), since_ms, entry });
             context.requeues.extend(back.map(|unacked| (unacked, Return::Failed)));
             return;
+        }
+        if let Some(queue) = consumer.queue.as_ref().filter(|_| context.vhost.is_traced()) {
+            self.trace_delivery(context, queue.name(), &entry);
         }
         // Direct replies take no number of their own.
         let tag = self.last_tag + 1;
@@ -231,6 +265,10 @@ impl Channel {
         }
     }
 
+    fn trace_delivery(&self, context: &mut Context<'_>, queue: &str, entry: &Entry) {
+        self.trace(context, &Step::Delivered { queue, redelivered: entry.redelivered }, &entry.message);
+    }
+
     /// basic.get
     pub fn get(&mut self, context: &mut Context<'_>, get: basic::Get) -> Result<Flow, Exception> {
         let name = self.queue_name(get.queue.as_str())?;
@@ -248,6 +286,9 @@ impl Channel {
         self.taken.add(if get.no_ack { Count::GetNoAck } else { Count::Get }, 1);
         if entry.redelivered {
             self.taken.add(Count::Redeliver, 1);
+        }
+        if context.vhost.is_traced() {
+            self.trace_delivery(context, queue.name(), &entry);
         }
         let message = &entry.message;
         let get_ok = basic::GetOk {

@@ -53,7 +53,7 @@ impl Channel {
             if let Some(id) = unacked.consumer.filter(|id| !ended.contains(id)) {
                 let tag = self.consumers.get(&id).map_or("", |consumer| &consumer.tag);
                 warn!(
-                    queue = ?unacked.queue, consumer = tag, peer = %context.peer, channel = self.number,
+                    queue = ?unacked.queue, consumer = tag, peer = %context.guest.peer, channel = self.number,
                     age_ms = now_ms.saturating_sub(unacked.since_ms),
                     "a consumer has not settled a delivery in time: it is cancelled, and the delivery goes back"
                 );

@@ -15,7 +15,6 @@ mod tx;
 mod unacked;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use amqp::method::{Cold, access, basic, channel, confirm as confirm_class, tx as tx_class};
@@ -34,7 +33,7 @@ use crate::broker::Broker;
 use crate::delivery::{ChannelCredit, ConsumerId};
 use crate::outbox::{Held, Outbox};
 use crate::queue::Return;
-use crate::roster::{ChannelFacts, Standing};
+use crate::roster::{ChannelFacts, Guest, Standing};
 use crate::tally::{Count, Delta, Tallies};
 use crate::vhost::{Caller, Vhost};
 use crate::writer::Writer;
@@ -54,8 +53,8 @@ pub struct Context<'a> {
     pub vhost: &'a Arc<Vhost>,
     /// Who asks.
     pub caller: &'a Caller,
-    /// From where.
-    pub peer: SocketAddr,
+    /// The connection, as others see it.
+    pub guest: &'a Arc<Guest>,
     /// Where replies go.
     pub out: &'a mut Writer,
     /// Where deliveries come from.
@@ -435,8 +434,8 @@ impl Channel {
         let ids: Vec<ConsumerId> = self.consumers.keys().copied().collect();
         for id in ids {
             self.leave_queue(context, id);
+            self.forget_consumer(context, id);
         }
-        self.consumers.clear();
         self.tags.clear();
     }
 }

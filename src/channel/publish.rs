@@ -17,7 +17,8 @@ use crate::parts;
 use crate::queue::{self, OnDuplicate, With};
 use crate::tally::{Count, Delta, Sizes, SizesDelta, Tally};
 use crate::vhost::{
-    Asked, BCC, Held, Pending, REPLY_TO, SCHEDULE, Verdict, asks_for_delay, is_reply_name, schedule_id,
+    Asked, BCC, Held, Party, Pending, REPLY_TO, SCHEDULE, Step, Verdict, asks_for_delay, is_reply_name,
+    schedule_id,
 };
 
 /// Publishes of a connection that have been routed and wait to be handed over.
@@ -228,7 +229,11 @@ impl Channel {
         let mut held = self.route(context, &message, matches)?;
         let tally = context.vhost.exchange_tally(message.exchange());
         context.batch.count(&tally, matches.queues().len(), message.parts.body().len());
-        if way.is_plain && matches.is_by_keys() && !is_direct_reply(&message) {
+        let is_traced = context.vhost.is_traced();
+        if is_traced {
+            self.trace(context, &Step::Published(matches.queues()), &message);
+        }
+        if way.is_plain && !is_traced && matches.is_by_keys() && !is_direct_reply(&message) {
             let roads = self.roads.get_or_insert_default();
             roads.learn(generation, message.parts.address(), matches.queues(), tally.clone());
             let Message { persistent, ttl_ms, priority, .. } = message;
@@ -268,6 +273,17 @@ impl Channel {
             }
         }
         Ok(())
+    }
+
+    /// A copy of a message goes to whoever listens to the firehose.
+    pub(super) fn trace(&self, context: &mut Context<'_>, step: &Step<'_>, message: &Message) {
+        let party = Party {
+            connection: &context.guest.name(),
+            channel: self.number,
+            user: &context.caller.user.name,
+        };
+        let Batch { matches, messages, .. } = &mut *context.batch;
+        context.vhost.trace(&party, step, message, matches, messages);
     }
 
     /// A message is held back by an exchange that it has reached from another one.

@@ -264,6 +264,14 @@ pub const KEYS: &[Key] = &[
     key("log.file.formatter", Sets(|d, e| set(&mut d.config.log_format, format(e)))),
     key("log.file.rotation.**", Has("logrotate can move the file; SIGHUP opens it anew")),
     key(
+        "log.exchange.**",
+        Has("amq.rabbitmq.log has every line that is logged, once a queue is bound to it"),
+    ),
+    key(
+        "log.exchange",
+        Has("amq.rabbitmq.log is there, and has every line that is logged once a queue is bound to it"),
+    ),
+    key(
         "log.**",
         Has("the log goes to the standard output or to log.file, from where systemd and others take it"),
     ),
@@ -308,7 +316,11 @@ pub const KEYS: &[Key] = &[
     key("auth_oauth2.**", Has(PLUGIN)),
     key("auth_cache.**", Has(PLUGIN)),
     key("trust_store.**", Has("ssl_options.cacertfile says whom to trust; it is read again when it changes")),
-    key("event_exchange.**", Has("amq.rabbitmq.event is in vhost /")),
+    key("event_exchange.vhost", Sets(|d, e| set(&mut d.config.news_vhost, Ok(e.value.clone())))),
+    key(
+        "event_exchange.**",
+        Has("events are told in headers, as newer versions tell them without another setting"),
+    ),
     key("federation.**", Has(PLUGIN)),
     key("shovel.**", Has(PLUGIN)),
     key("aws.**", Has(PLUGIN)),

@@ -97,6 +97,8 @@ pub struct Config {
     pub vhost_max: Option<u32>,
     /// The type of queues that are declared without `x-queue-type`, in vhosts that do not say it.
     pub default_queue_type: Option<String>,
+    /// The vhost that has `amq.rabbitmq.event` and `amq.rabbitmq.log`.
+    pub news_vhost: String,
     /// How long a consumer may keep a message unacknowledged, in milliseconds, if its queue does not say it.
     pub consumer_timeout_ms: Option<u64>,
     /// What is logged: `error`, `warn`, `info`, `debug`, or a filter such as `info,garenne=debug`.
@@ -201,6 +203,7 @@ impl Default for Config {
             consumer_max_per_channel: None,
             vhost_max: None,
             default_queue_type: None,
+            news_vhost: "/".into(),
             consumer_timeout_ms: None,
             log: "info".into(),
             log_format: LogFormat::Text,

@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tracing::{info, warn};
 
+use super::news;
 use super::stream::Stream;
 use crate::auth::User;
 use crate::broker::{Broker, Place, Protocol};
@@ -30,8 +31,6 @@ pub struct Agreed {
     pub caller: Caller,
     /// Its place among those that there are.
     pub place: Place,
-    /// From where.
-    pub peer: SocketAddr,
     /// Where it works.
     pub vhost: Arc<Vhost>,
     /// Octets of a frame with its envelope; 0 is no limit.
@@ -143,7 +142,7 @@ fn out_of_turn(method: &connection::AMQPMethod, state: &str) -> Refusal {
 pub async fn shake_hands(
     stream: &mut Stream,
     buffer: &mut BytesMut,
-    peer: SocketAddr,
+    (peer, local): (SocketAddr, SocketAddr),
     tls: Option<&tls::Peer>,
     id: ConnectionId,
     broker: &Broker,
@@ -157,7 +156,7 @@ pub async fn shake_hands(
         other => return Err(out_of_turn(&other, "starting")),
     };
     let client_properties = Table::from(&start_ok.client_properties);
-    let user = authenticate(&start_ok, &client_properties, peer, tls, broker).await?;
+    let user = authenticate(&start_ok, &client_properties, (peer, local), tls, broker).await?;
 
     let config = &broker.config;
     talk.send(connection::AMQPMethod::Tune(connection::Tune {
@@ -190,7 +189,6 @@ pub async fn shake_hands(
     let access = broker.access(&user.name, vhost.name()).map_err(refuse)?;
     talk.send(connection::AMQPMethod::OpenOk(connection::OpenOk {})).await?;
     Ok(Agreed {
-        peer,
         caller: Caller { connection: id, user, access },
         place,
         vhost,
@@ -280,7 +278,7 @@ fn start(broker: &Broker, tls: Option<&tls::Peer>) -> connection::AMQPMethod {
 async fn authenticate(
     start_ok: &connection::StartOk,
     client_properties: &Table,
-    peer: SocketAddr,
+    (peer, local): (SocketAddr, SocketAddr),
     tls: Option<&tls::Peer>,
     broker: &Broker,
 ) -> Result<Arc<User>, Refusal> {
@@ -298,6 +296,9 @@ async fn authenticate(
         let outcome = broker.log_in(name, password, peer, Protocol::Amqp);
         (said.map(|c| c.user), outcome)
     };
+    let user = outcome.as_ref().map(|user| &*user.name).ok().or(name.as_deref()).unwrap_or_default();
+    let attempt = news::Attempt { user, mechanism, peer, local, is_tls: tls.is_some() };
+    news::tried(broker, &attempt, outcome.is_ok());
     let refused = match outcome {
         Ok(user) => {
             info!(%peer, user = %user.name, "logged in");

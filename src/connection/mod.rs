@@ -9,6 +9,7 @@ mod entrance;
 mod handshake;
 mod heartbeat;
 mod inlet;
+mod news;
 mod proxy;
 mod stream;
 
@@ -96,7 +97,8 @@ pub async fn serve(socket: TcpStream, peer: SocketAddr, door: Door, broker: Arc<
     };
     let mut buffer = BytesMut::with_capacity(4096);
     let tls_peer = tls.as_deref();
-    let shaking = Box::pin(handshake::shake_hands(&mut stream, &mut buffer, peer, tls_peer, id, &broker));
+    let shaking =
+        Box::pin(handshake::shake_hands(&mut stream, &mut buffer, (peer, local), tls_peer, id, &broker));
     let agreed = match tokio::time::timeout_at(deadline, shaking).await {
         Ok(Ok(agreed)) => agreed,
         Ok(Err(Refusal::Told(failure))) => {
@@ -130,13 +132,15 @@ pub async fn serve(socket: TcpStream, peer: SocketAddr, door: Door, broker: Arc<
         channels: Channels::default(),
     });
     broker.roster.enter(guest.clone());
+    news::opened(&broker, &guest);
     broker.look_again(&guest);
     let name = agreed.client_properties.get_str("connection_name").unwrap_or_default().to_string();
     info!(%peer, user = %agreed.caller.user.name, vhost = %agreed.vhost.name(), name, "connection opened");
-    let mut connection = Connection::new(broker, agreed, outbox, guest);
+    let mut connection = Connection::new(broker.clone(), agreed, outbox, guest.clone());
     let ending = connection.run(&mut stream, buffer).await;
     connection.settle_parked().await;
     drop(connection);
+    news::closed(&broker, &guest);
     match ending {
         Ok(()) => info!(%peer, name, "connection closed"),
         Err(error) => info!(%peer, name, reason = %error, "connection lost"),
@@ -229,7 +233,7 @@ macro_rules! context {
             broker: &$connection.broker,
             vhost: &$connection.agreed.vhost,
             caller: &$connection.agreed.caller,
-            peer: $connection.agreed.peer,
+            guest: &$connection.guest,
             out: &mut $connection.out,
             outbox: &$connection.outbox,
             session: &mut $connection.session,
@@ -408,6 +412,8 @@ impl Connection {
         self.batch.ahead_in.take_if(|queue| !queue.holds_up(&self.outbox));
         if self.out.len() < WRITE_BYTES_LOW {
             self.take_outbox();
+            // What was delivered may have been traced.
+            self.flush();
         }
         self.confirm();
         self.take_late();
@@ -586,6 +592,7 @@ impl Connection {
         }
         Churn::count(&self.broker.roster.churn.channels_opened);
         let facts = self.guest.open_channel(frame.channel);
+        news::channel_opened(&self.broker, &self.guest, frame.channel);
         self.channels.insert(frame.channel, Channel::new(frame.channel, facts));
         let open_ok = channel_class::AMQPMethod::OpenOk(channel_class::OpenOk {});
         self.put(frame.channel, Cold::Channel(open_ok));
@@ -725,6 +732,7 @@ impl Connection {
         Churn::count(&self.broker.roster.churn.channels_closed);
         self.guest.close_channel(number);
         if self.channels.remove(&number).is_some() {
+            news::channel_closed(&self.broker, &self.guest, number);
             self.broker.give_channel_back(&self.agreed.place);
         }
     }
@@ -740,6 +748,7 @@ impl Connection {
         let numbers: Vec<u16> = self.channels.keys().copied().collect();
         for number in numbers {
             self.close_channel(number);
+            news::channel_closed(&self.broker, &self.guest, number);
         }
         self.channels.clear();
         self.agreed.vhost.end_connection(self.agreed.caller.connection);
@@ -882,7 +891,7 @@ impl Connection {
     fn cancelled(&mut self, number: u16, consumer: ConsumerId, reply: Option<Cold>) {
         self.take_outbox();
         if let Some(channel) = self.channels.get_mut(&number) {
-            channel.forget_consumer(consumer);
+            channel.forget_consumer(context!(self, &Bytes::new(), 0), consumer);
         }
         if let Some(reply) = reply {
             self.put(number, reply);

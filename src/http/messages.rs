@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use amqp::{Properties, Table, table as raw_table};
+use amqp::{Properties, table as raw_table};
 use axum::body::Bytes;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -16,7 +16,7 @@ use super::route::{Right, Route};
 use crate::auth::Action;
 use crate::delivery::{ConsumerId, Entry};
 use crate::error::What;
-use crate::json::{table_to_json, text_of};
+use crate::json::{properties_to_table, table_to_json};
 use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::queue::{Got, Handle, Return};
@@ -181,31 +181,7 @@ pub fn properties_of(body: &Map<String, Json>) -> Result<Vec<u8>, Error> {
 
 /// The properties of a message as JSON; `[]` if there are none, as RabbitMQ has it.
 pub fn properties_json(properties: &[u8]) -> Json {
-    let Ok(read) = Properties::parse(properties) else { return json!([]) };
-    let mut map = Map::new();
-    let texts = [
-        ("content_type", read.content_type),
-        ("content_encoding", read.content_encoding),
-        ("correlation_id", read.correlation_id),
-        ("reply_to", read.reply_to),
-        ("expiration", read.expiration),
-        ("message_id", read.message_id),
-        ("type", read.kind),
-        ("user_id", read.user_id),
-        ("app_id", read.app_id),
-        ("cluster_id", read.cluster_id),
-    ];
-    let texts = texts.into_iter().filter_map(|(name, text)| Some((name.to_string(), text_of(text?).into())));
-    map.extend(texts);
-    let numbers = [
-        ("delivery_mode", read.delivery_mode.map(u64::from)),
-        ("priority", read.priority.map(u64::from)),
-        ("timestamp", read.timestamp),
-    ];
-    map.extend(numbers.into_iter().filter_map(|(name, number)| Some((name.to_string(), number?.into()))));
-    if let Some(Ok(headers)) = read.headers.map(Table::decode) {
-        map.insert("headers".into(), Json::Object(table_to_json(&headers)));
-    }
+    let map = table_to_json(&properties_to_table(properties));
     if map.is_empty() { json!([]) } else { Json::Object(map) }
 }
 

@@ -48,6 +48,7 @@ use crate::clock::Clock;
 use crate::delivery::{ConnectionId, ConsumerId, Entry, Place, Resume, Returns, Stored};
 use crate::memory::Memory;
 use crate::message::{Message, publish_operation};
+use crate::news::News;
 use crate::outbox::{Event, Outbox};
 use crate::parts::Parts;
 use crate::roster::Churn;
@@ -115,6 +116,10 @@ pub struct Surroundings {
     pub tallies: Arc<Tallies>,
     /// Where it is counted what comes and goes.
     pub churn: Arc<Churn>,
+    /// Where all of it is.
+    pub node_name: Arc<str>,
+    /// Where it is told what comes and goes.
+    pub news: Arc<News>,
 }
 
 /// A queue has so many numbers in the store, from its own on: one for each line that it may ever have.

@@ -1,5 +1,6 @@
 //! What is said of a vhost itself: its description, its limits, what its queues are if nobody says; and its end.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use amqp::{Table, Value};
@@ -20,7 +21,12 @@ impl Vhost {
 
     /// Something else is said of it. Whoever calls this tells the store.
     pub fn describe(&self, about: definitions::Vhost) {
+        let is_traced = about.tracing;
         *self.about.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(about);
+        if self.is_traced.swap(is_traced, Ordering::Relaxed) != is_traced {
+            // Messages that go a way which is remembered are not looked at. The topology itself may be held by a draft.
+            self.generation.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// Routes that are remembered are looked up again: what is allowed may have changed.

@@ -18,6 +18,7 @@ use super::watch::hand_on;
 use super::{Held, QueueFlags, Vhost, Watch};
 use crate::delivery::{ConnectionId, Stored};
 use crate::message::Message;
+use crate::news::NOBODY;
 use crate::parts::Parts;
 use crate::queue::{self, Departure, Handle, Lost, Origin, Reason, Unroutable};
 use crate::tally::{Count, Delta};
@@ -122,7 +123,7 @@ impl Vhost {
             ("x-max-length-bytes", Value::Int(DEAD_BYTES_MAX)),
         ]);
         let flags = QueueFlags { durable: true, ..QueueFlags::default() };
-        match self.make_queue(DEAD_QUEUE.into(), ConnectionId(0), flags, &arguments) {
+        match self.make_queue(DEAD_QUEUE.into(), ConnectionId(0), NOBODY, flags, &arguments) {
             Ok((queue, _)) => Some(queue),
             Err(error) => {
                 warn!(vhost = %self.name, %error, "the queue for dead letters cannot be made");

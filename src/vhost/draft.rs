@@ -72,13 +72,13 @@ pub struct Draft<'a> {
     vhost: &'a Vhost,
     topology: RwLockWriteGuard<'a, Topology>,
     /// What remains to be made.
-    news: Contents,
+    remaining: Contents,
 }
 
 impl Vhost {
     /// Holds the vhost for a draft.
     pub fn draft(&self) -> Draft<'_> {
-        Draft { vhost: self, topology: self.write(), news: Contents::default() }
+        Draft { vhost: self, topology: self.write(), remaining: Contents::default() }
     }
 }
 
@@ -113,7 +113,7 @@ impl Draft<'_> {
                 Some(_) => diff.change.push(text),
                 None => diff.create.push(text),
             }
-            self.news.policies.push(policy);
+            self.remaining.policies.push(policy);
         }
         Ok(())
     }
@@ -165,7 +165,7 @@ impl Draft<'_> {
                 deduplication::on_duplicate(&to_exchanges(&kept.arguments))?;
             }
             diff.create.push(resource.to_string());
-            self.news.exchanges.push(WantedExchange { kept, durable });
+            self.remaining.exchanges.push(WantedExchange { kept, durable });
         }
         Ok(scratch)
     }
@@ -202,10 +202,10 @@ impl Draft<'_> {
             let flags = flags(&queue);
             Arguments::parse(&queue.arguments, flags, &queue.name, &self.vhost.name)?;
             diff.create.push(resource.to_string());
-            self.news.queues.push(queue);
+            self.remaining.queues.push(queue);
         }
-        let count = (self.topology.queues.len() + self.news.queues.len()) as u64;
-        match about.limits.get(MAX_QUEUES).filter(|max| count > *max && !self.news.queues.is_empty()) {
+        let count = (self.topology.queues.len() + self.remaining.queues.len()) as u64;
+        match about.limits.get(MAX_QUEUES).filter(|max| count > *max && !self.remaining.queues.is_empty()) {
             Some(max) => Err(Error::Invalid(format!(
                 "vhost '{}' would have {count} queues, and its queue limit is {max}",
                 self.vhost.name
@@ -225,8 +225,8 @@ impl Draft<'_> {
         let kept = own.map(|binding| self.vhost.binding_definition(binding));
         let mut known: HashMap<Vec<u8>, ()> = kept.map(|binding| (binding.key(), ())).collect();
         let new_queues: HashMap<&str, ()> =
-            self.news.queues.iter().map(|queue| (queue.name.as_str(), ())).collect();
-        let mut news = Vec::new();
+            self.remaining.queues.iter().map(|queue| (queue.name.as_str(), ())).collect();
+        let mut remaining = Vec::new();
         for binding in wanted {
             let Binding { source, destination, to_queue, routing_key, .. } = &binding;
             if source.is_empty() {
@@ -268,9 +268,9 @@ impl Draft<'_> {
                 .bind(source.as_bytes(), &target, routing_key.as_bytes(), &arguments)
                 .map_err(|error| Error::Invalid(format!("{text}: {}", self.vhost.exchange_error(error))))?;
             diff.create.push(text);
-            news.push(binding);
+            remaining.push(binding);
         }
-        self.news.bindings = news;
+        self.remaining.bindings = remaining;
         Ok(())
     }
 
@@ -278,20 +278,20 @@ impl Draft<'_> {
         self.topology.exchanges.get(name.as_bytes()).is_some()
     }
 
-    /// Makes what was checked. What the store has to be told.
+    /// Makes what was checked, for this user. What the store has to be told.
     ///
     /// # Errors
     /// None but those of [`Draft::check`], which have been found by then.
-    pub fn apply(mut self) -> Result<Vec<Operation>, Error> {
-        let Draft { vhost, topology, news } = &mut self;
-        let news = std::mem::take(news);
+    pub fn apply(mut self, by: &str) -> Result<Vec<Operation>, Error> {
+        let Draft { vhost, topology, remaining } = &mut self;
+        let remaining = std::mem::take(remaining);
         let mut operations = Vec::new();
-        let has_policies = !news.policies.is_empty();
-        for policy in news.policies {
+        let has_policies = !remaining.policies.is_empty();
+        for policy in remaining.policies {
             topology.policies.set(policy.clone())?;
             operations.push(Definition::Policy(policy).define());
         }
-        for WantedExchange { kept, durable } in news.exchanges {
+        for WantedExchange { kept, durable } in remaining.exchanges {
             let kind =
                 Kind::parse(kept.kind.as_bytes()).map_err(|_| Error::UnknownKind(kept.kind.clone()))?;
             let declaration = declaration(&kept, kind, durable);
@@ -300,6 +300,9 @@ impl Draft<'_> {
                 .declare(kept.name.as_bytes(), declaration)
                 .map_err(|e| vhost.exchange_error(e))?;
             topology.apply_to_exchange(kept.name.as_bytes());
+            if let Some(exchange) = topology.exchanges.get(kept.name.as_bytes()) {
+                vhost.tell_exchange_created(exchange, by);
+            }
             if kind.name() == deduplication::KIND {
                 vhost.make_window(topology, &kept.name)?;
             }
@@ -307,7 +310,7 @@ impl Draft<'_> {
                 operations.push(Definition::Exchange(kept).define());
             }
         }
-        for wanted in news.queues {
+        for wanted in remaining.queues {
             let flags = flags(&wanted);
             let arguments = Arguments::parse(&wanted.arguments, flags, &wanted.name, &vhost.name)?;
             let declaration = Declaration {
@@ -320,12 +323,13 @@ impl Draft<'_> {
                 is_delays: false,
             };
             let queue = vhost.add_queue(topology, declaration, arguments);
+            vhost.tell_queue_created(&queue, by);
             if queue.declaration().is_kept() {
                 operations.extend(queue.line_ids().map(|queue| Operation::QueueCreate { queue }));
                 operations.push(vhost.queue_definition(&queue).define());
             }
         }
-        for binding in news.bindings {
+        for binding in remaining.bindings {
             let target = match binding.to_queue {
                 true => Target::Queue(topology.queue(&binding.destination, &vhost.name)?.clone()),
                 false => Target::Exchange(binding.destination.as_str().into()),
@@ -333,6 +337,7 @@ impl Draft<'_> {
             let arguments = to_exchanges(&binding.arguments);
             let (source, key) = (binding.source.as_bytes(), binding.routing_key.as_bytes());
             topology.exchanges.bind(source, &target, key, &arguments).map_err(|e| vhost.exchange_error(e))?;
+            vhost.tell_binding_created(&binding, by);
             if topology.is_kept(&binding.source, &target) {
                 // In the order that the exchanges have it, by which it is found when it goes.
                 let binding = Binding { arguments: from_exchanges(&arguments), ..binding };
@@ -342,6 +347,7 @@ impl Draft<'_> {
         if has_policies {
             topology.apply_policies();
         }
+        vhost.note_listeners(topology);
         Ok(operations)
     }
 }

@@ -14,15 +14,17 @@ pub mod definitions;
 mod delay;
 mod draft;
 mod history;
+mod news;
 pub mod policy;
 mod publish;
 mod redrive;
 mod reply_to;
 mod schedule;
 mod survey;
+mod trace;
 mod watch;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use amqp::{Properties, Table};
@@ -39,6 +41,7 @@ use crate::auth::{Access, Action, User};
 use crate::delivery::ConnectionId;
 use crate::error::{Error, Mismatch, Resource, What};
 use crate::message::Message;
+use crate::news::NOBODY;
 use crate::queue::{self, Arguments, Dead, Declaration, DeleteIf, Kept, Surroundings};
 use crate::roster::Churn;
 use crate::tally::{Tallies, Tally};
@@ -58,6 +61,7 @@ pub use reply_to::{REPLY_TO, Requester, Requesters, is_reply_name};
 use schedule::Ids;
 pub use schedule::{Cancelled, SCHEDULE, delayed_id, schedule_id};
 pub use survey::BindingLook;
+pub use trace::{Party, Step};
 pub use watch::Held;
 use watch::Watch;
 
@@ -113,6 +117,8 @@ pub struct Vhost {
     name: Arc<str>,
     // Held for a look, and for an exchange of the pointer.
     about: RwLock<Arc<definitions::Vhost>>,
+    /// What it says of tracing, for every message to look at.
+    is_traced: AtomicBool,
     /// The type of queues, if neither they nor the vhost say it.
     queue_type: Option<String>,
     surroundings: Surroundings,
@@ -180,11 +186,13 @@ impl Vhost {
         let (generation, topology) = (AtomicU64::new(0), RwLock::new(topology));
         let (histories, schedule_ids) = (Histories::default(), Ids::default());
         let name = about.name.as_str().into();
+        let is_traced = AtomicBool::new(about.tracing);
         let about = RwLock::new(Arc::new(about));
         let exchange_tallies = DashMap::new();
         Vhost {
             name,
             about,
+            is_traced,
             queue_type,
             surroundings,
             ids,
@@ -279,10 +287,11 @@ impl Vhost {
                     return Err(error);
                 }
                 debug!(vhost = %self.name, exchange = name, kind = kind.name(), "exchange declared");
+                let exchange = topology.exchanges.get(name.as_bytes()).expect("it was just made");
+                self.tell_exchange_created(exchange, &caller.user.name);
                 if !flags.durable {
                     return Ok(false);
                 }
-                let exchange = topology.exchanges.get(name.as_bytes()).expect("it was just made");
                 self.tell(vec![self.exchange_definition(exchange).define()]);
                 Ok(true)
             }
@@ -311,7 +320,7 @@ impl Vhost {
         let mut topology = self.write();
         let removed = topology.exchanges.delete(name.as_bytes(), if_unused);
         let removed = removed.map_err(|e| self.exchange_error(e))?;
-        self.forget(&mut topology, &removed);
+        self.forget(&mut topology, &removed, &caller.user.name);
         Ok(())
     }
 
@@ -340,10 +349,15 @@ impl Vhost {
         let is_new = bound.map_err(|e| self.exchange_error(e))?;
         let is_kept = topology.is_kept(source, &target);
         let remembers = topology.exchange(source, &self.name)?.kind.name() == history::KIND;
-        if is_new && is_kept {
+        if is_new {
             let (target, source) = (target.clone(), source.into());
             let binding = exchanges::Binding { source, target, routing_key: routing_key.into(), arguments };
-            self.tell(vec![self.binding_definition(&binding).define()]);
+            let binding = self.binding(&binding);
+            self.note_listeners(&topology);
+            self.tell_binding_created(&binding, &caller.user.name);
+            if is_kept {
+                self.tell(vec![Definition::Binding(binding).define()]);
+            }
         }
         drop(topology);
         if is_new && remembers {
@@ -385,7 +399,7 @@ impl Vhost {
         let removed =
             topology.exchanges.unbind(source.as_bytes(), &target, routing_key.as_bytes(), &arguments);
         let removed = removed.map_err(|e| self.exchange_error(e))?;
-        self.forget(&mut topology, &removed);
+        self.forget(&mut topology, &removed, &caller.user.name);
         Ok(())
     }
 
@@ -444,7 +458,7 @@ impl Vhost {
             check_dead_letter_exchange(caller, &name, table)?;
         }
         Churn::count(&self.surroundings.churn.queues_declared);
-        self.make_queue(name, caller.connection, flags, table)
+        self.make_queue(name, caller.connection, &caller.user.name, flags, table)
     }
 
     /// Makes a queue, or makes sure that the one there is the same. True if it is kept.
@@ -452,6 +466,7 @@ impl Vhost {
         &self,
         name: Arc<str>,
         connection: ConnectionId,
+        by: &str,
         flags: QueueFlags,
         table: &Table,
     ) -> Result<(queue::Handle, bool), Error> {
@@ -487,6 +502,7 @@ impl Vhost {
         }
         Churn::count(&self.surroundings.churn.queues_created);
         debug!(vhost = %self.name, queue = %name, "queue declared");
+        self.tell_queue_created(&queue, by);
         let is_kept = queue.declaration().is_kept();
         if is_kept {
             let create = queue.line_ids().map(|queue| Operation::QueueCreate { queue });
@@ -545,7 +561,8 @@ impl Vhost {
         let mut topology = self.write();
         let Some(queue) = topology.queues.get(name).cloned() else { return Ok(0) };
         check_owner(&queue, caller.connection)?;
-        let removed = self.remove(&mut topology, &queue, DeleteIf::Asked { if_unused, if_empty });
+        let removed =
+            self.remove(&mut topology, &queue, DeleteIf::Asked { if_unused, if_empty }, &caller.user.name);
         drop(topology);
         let resource = || Resource::queue(name, &self.name);
         match removed {
@@ -558,7 +575,7 @@ impl Vhost {
     /// Takes a queue away that has reached its end by itself: its last consumer is gone, or nobody has
     /// used it for too long. Unless that has changed by now.
     pub fn end_queue(&self, queue: &queue::Handle, condition: DeleteIf) {
-        let removed = self.remove(&mut self.write(), queue, condition);
+        let removed = self.remove(&mut self.write(), queue, condition, NOBODY);
         if removed.is_ok_and(|dead| !dead.is_empty()) {
             debug!(vhost = %self.name, queue = queue.name(), "queue ended with messages in it");
         }
@@ -569,6 +586,7 @@ impl Vhost {
         topology: &mut Topology,
         queue: &queue::Handle,
         condition: DeleteIf,
+        by: &str,
     ) -> Result<Dead, Kept> {
         // A new queue may have the name by now.
         if topology.queues.get(queue.name()) != Some(queue) {
@@ -582,13 +600,14 @@ impl Vhost {
             owned.retain(|other| other != queue);
         }
         let removed = topology.exchanges.remove_queue(queue);
-        let mut operations = self.without(topology, &removed);
+        let mut operations = self.without(topology, &removed, by);
         if queue.declaration().is_kept() {
             operations.push(self.queue_definition(queue).undefine());
             operations.extend(queue.line_ids().map(|queue| Operation::QueueDelete { queue }));
         }
         Churn::count(&self.surroundings.churn.queues_deleted);
         debug!(vhost = %self.name, queue = queue.name(), "queue deleted");
+        self.tell_queue_deleted(queue, by);
         self.tell(operations);
         Ok(dead)
     }
@@ -601,7 +620,7 @@ impl Vhost {
         let mut topology = self.write();
         let owned = topology.owned.remove(&connection).unwrap_or_default();
         let dead: Vec<_> =
-            owned.iter().map(|queue| self.remove(&mut topology, queue, DeleteIf::Always)).collect();
+            owned.iter().map(|queue| self.remove(&mut topology, queue, DeleteIf::Always, NOBODY)).collect();
         drop(topology);
         drop(dead);
     }
@@ -820,6 +839,7 @@ impl Vhost {
         };
         let (source, key) = (kept.source.as_bytes(), kept.routing_key.as_bytes());
         let bound = topology.exchanges.bind(source, &target, key, &to_exchanges(&kept.arguments));
+        self.note_listeners(&topology);
         bound.map(drop).map_err(|e| self.exchange_error(e))
     }
 
@@ -874,27 +894,31 @@ impl Vhost {
     }
 
     fn binding_definition(&self, binding: &exchanges::Binding<queue::Handle>) -> Definition {
+        Definition::Binding(self.binding(binding))
+    }
+
+    fn binding(&self, binding: &exchanges::Binding<queue::Handle>) -> definitions::Binding {
         let (destination, to_queue) = match &binding.target {
             Target::Queue(queue) => (queue.name().to_string(), true),
             Target::Exchange(name) => (name.to_string(), false),
         };
-        Definition::Binding(definitions::Binding {
+        definitions::Binding {
             vhost: self.name.to_string(),
             source: binding.source.to_string(),
             destination,
             to_queue,
             routing_key: binding.routing_key.to_string(),
             arguments: from_exchanges(&binding.arguments),
-        })
+        }
     }
 
-    fn forget(&self, topology: &mut Topology, removed: &Removed<queue::Handle>) {
-        let operations = self.without(topology, removed);
+    fn forget(&self, topology: &mut Topology, removed: &Removed<queue::Handle>, by: &str) {
+        let operations = self.without(topology, removed, by);
         self.tell(operations);
     }
 
     /// What the store has to be told of everything that vanished.
-    fn without(&self, topology: &mut Topology, removed: &Removed<queue::Handle>) -> Vec<Operation> {
+    fn without(&self, topology: &mut Topology, removed: &Removed<queue::Handle>, by: &str) -> Vec<Operation> {
         let bindings = removed.bindings.iter().filter(|b| match &b.target {
             Target::Queue(queue) => queue.declaration().is_kept(),
             Target::Exchange(_) => true,
@@ -910,6 +934,10 @@ impl Vhost {
             self.histories.forget(&name);
             self.exchange_tallies.remove(name.as_str());
         }
+        let bindings = removed.bindings.iter().map(|binding| self.binding(binding));
+        bindings.for_each(|binding| self.tell_binding_deleted(&binding, by));
+        removed.exchanges.iter().for_each(|exchange| self.tell_exchange_deleted(exchange, by));
+        self.note_listeners(topology);
         operations
     }
 

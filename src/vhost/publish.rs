@@ -7,7 +7,7 @@ use store::Urgency;
 
 use super::arguments::{BCC, CC};
 use super::schedule::{SCHEDULE, schedule_id};
-use super::{Caller, Pending, Verdict, Vhost};
+use super::{Caller, Party, Pending, Step, Verdict, Vhost};
 use crate::auth::User;
 use crate::error::Error;
 use crate::message::{Keys, Message, StoredBy, parse_ttl};
@@ -129,6 +129,16 @@ impl Vhost {
         let not_found = || Error::NotFound(crate::error::Resource::exchange(exchange, self.name()));
         let held = self.route(&message, &mut matches).ok_or_else(not_found)?;
         let leads_nowhere = matches.is_empty() && held.is_empty();
+        if self.is_traced() {
+            let connection = caller.connection.to_string();
+            let party = Party { connection: &connection, channel: 1, user: &caller.user.name };
+            let mut copy = queue::Batch::default();
+            let step = Step::Published(matches.queues());
+            self.trace(&party, &step, &message, &mut Matches::default(), &mut copy);
+            copy.flush(None, |operations, _| {
+                self.surroundings.store.append(operations.collect(), Urgency::Lazy)
+            });
+        }
         self.count_publish(exchange, matches.queues().len(), leads_nowhere, now_ms);
         if leads_nowhere {
             return Ok(Fate::Unroutable);
