@@ -36,6 +36,7 @@ pub mod news;
 pub mod node;
 pub mod parts;
 pub mod roster;
+pub mod samples;
 pub mod shutdown;
 pub mod tally;
 pub mod timers;

@@ -213,11 +213,24 @@ impl Guest {
     }
 }
 
+/// What has gone over the sockets of a vhost's connections.
+#[derive(Clone, Copy, Debug)]
+pub struct VhostTraffic {
+    /// Octets received.
+    pub received_bytes: u64,
+    /// Octets sent.
+    pub sent_bytes: u64,
+    /// Octets received and sent in a second.
+    pub rates: (f64, f64),
+}
+
 /// All open connections.
 #[derive(Debug, Default)]
 pub struct Roster {
     guests: DashMap<ConnectionId, Arc<Guest>>,
     last_id: AtomicU64,
+    /// What has gone over the sockets of connections that have ended, by vhost: received and sent.
+    past_traffic: DashMap<Arc<str>, (u64, u64)>,
     /// How many connections have been opened and closed since the start, and channels, and queues.
     pub churn: Arc<Churn>,
 }
@@ -233,15 +246,6 @@ pub struct Churn {
     pub queues_declared: AtomicU64,
     pub queues_created: AtomicU64,
     pub queues_deleted: AtomicU64,
-    sampled: Mutex<ChurnSample>,
-}
-
-/// What had come and gone at a moment, for rates.
-#[derive(Clone, Copy, Debug, Default)]
-struct ChurnSample {
-    at_ms: u64,
-    counts: [u64; 7],
-    rates: [f64; 7],
 }
 
 impl Churn {
@@ -257,20 +261,6 @@ impl Churn {
             &self.queues_deleted,
         ]
         .map(|number| number.load(Ordering::Relaxed))
-    }
-
-    /// How many of each in a second, since somebody last asked some seconds ago.
-    pub fn rates(&self, now_ms: u64) -> [f64; 7] {
-        let mut sample = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
-        let elapsed_ms = now_ms.saturating_sub(sample.at_ms);
-        if elapsed_ms >= WINDOW_MS {
-            let counts = self.counts();
-            let is_first = sample.at_ms == 0;
-            let rate = |at: usize| (counts[at] - sample.counts[at]) as f64 * 1000.0 / elapsed_ms as f64;
-            let rates = if is_first { [0.0; 7] } else { std::array::from_fn(rate) };
-            *sample = ChurnSample { at_ms: now_ms, counts, rates };
-        }
-        sample.rates
     }
 
     /// One more.
@@ -295,6 +285,10 @@ impl Roster {
     pub fn leave(&self, id: ConnectionId) {
         if let Some((_, guest)) = self.guests.remove(&id) {
             Churn::count(&self.churn.connections_closed);
+            let mut past = self.past_traffic.entry(guest.vhost.clone()).or_default();
+            past.0 += guest.traffic.received_bytes.load(Ordering::Relaxed);
+            past.1 += guest.traffic.sent_bytes.load(Ordering::Relaxed);
+            drop(past);
             self.churn.channels_closed.fetch_add(guest.channel_count() as u64, Ordering::Relaxed);
         }
     }
@@ -309,6 +303,25 @@ impl Roster {
         let mut all: Vec<Arc<Guest>> = self.guests.iter().map(|guest| guest.value().clone()).collect();
         all.sort_by_key(|guest| guest.id);
         all
+    }
+
+    /// What has gone over the sockets of all who have worked in a vhost.
+    pub fn traffic_of(&self, vhost: &str, now_ms: u64) -> VhostTraffic {
+        let (received_bytes, sent_bytes) = self.past_traffic.get(vhost).map(|past| *past).unwrap_or_default();
+        let mut sum = VhostTraffic { received_bytes, sent_bytes, rates: (0.0, 0.0) };
+        for guest in self.guests.iter().filter(|guest| *guest.vhost == *vhost) {
+            sum.received_bytes += guest.traffic.received_bytes.load(Ordering::Relaxed);
+            sum.sent_bytes += guest.traffic.sent_bytes.load(Ordering::Relaxed);
+            let (received, sent) = guest.traffic.rates(guest.connected_at_ms, now_ms);
+            sum.rates.0 += received;
+            sum.rates.1 += sent;
+        }
+        sum
+    }
+
+    /// What was counted of a vhost is not to count any more.
+    pub fn forget_vhost(&self, vhost: &str) {
+        self.past_traffic.remove(vhost);
     }
 
     /// Asks every connection to close with this.

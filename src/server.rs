@@ -168,7 +168,8 @@ impl Server {
         }
         let timing = broker.keep_time();
         let tidying = broker.keep_memory();
-        tokio::pin!(watching, timing, tidying);
+        let noting = broker.keep_history();
+        tokio::pin!(watching, timing, tidying, noting);
         info!(addresses = ?broker.config.listen, tls = ?broker.config.listen_tls, "Server startup complete");
         loop {
             tokio::select! {
@@ -177,6 +178,7 @@ impl Server {
                 () = &mut watching => {}
                 () = &mut timing => {}
                 () = &mut tidying => {}
+                () = &mut noting => {}
                 Some(ended) = connections.join_next() => {
                     if let Err(panic) = ended {
                         error!(%panic, "a connection's task has panicked; please report this");

@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::samples::{self, Samples, Span, Trail};
+
 /// What is counted. The names are those of RabbitMQ's statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
@@ -120,16 +122,29 @@ pub struct Rated {
     base_levels: [u64; 2],
     /// Those of the window before.
     rates: [f32; COUNTS],
+    /// How much there is of two things.
+    levels: [u64; 2],
+    /// The counts, and behind them the levels, at the ends of the windows of the last minute.
+    trail: Trail,
 }
+
+/// How many numbers stand in a trail.
+const NUMBERS: usize = COUNTS + 2;
 
 /// What a tally says at a moment.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     counts: [u64; COUNTS],
     rates: [f64; COUNTS],
+    past: Option<Samples<COUNTS>>,
 }
 
 impl Figures {
+    /// How many there were at moments that were asked for, in milliseconds since 1970, the newest first.
+    pub fn past(&self) -> Option<impl Iterator<Item = (u64, &[u64; COUNTS])>> {
+        Some(self.past.as_ref()?.iter().map(|(at_ms, counts)| (*at_ms, counts)))
+    }
+
     /// How many.
     pub fn count(&self, count: Count) -> u64 {
         self.counts[count as usize]
@@ -140,10 +155,19 @@ impl Figures {
         self.rates[count as usize]
     }
 
+    /// Nothing of this was counted.
+    fn forget(&mut self, count: Count) {
+        (self.counts[count as usize], self.rates[count as usize]) = (0, 0.0);
+        self.past.iter_mut().flatten().for_each(|(_, counts)| counts[count as usize] = 0);
+    }
+
     /// Adds those of another.
     pub fn add(&mut self, other: &Figures) {
         self.counts.iter_mut().zip(&other.counts).for_each(|(sum, n)| *sum += n);
         self.rates.iter_mut().zip(&other.rates).for_each(|(sum, rate)| *sum += rate);
+        if let Some(past) = &other.past {
+            samples::add(&mut self.past, past);
+        }
     }
 }
 
@@ -152,11 +176,40 @@ impl Rated {
     pub fn add(&mut self, delta: &Delta, levels: [u64; 2], now_ms: u64) {
         let elapsed_ms = now_ms.saturating_sub(self.base_at_ms);
         if elapsed_ms >= WINDOW_MS {
+            self.note(now_ms);
             self.roll(now_ms, elapsed_ms);
             self.base_levels = levels;
         }
-        self.added_at_ms = now_ms;
+        (self.added_at_ms, self.levels) = (now_ms, levels);
         self.counts.iter_mut().zip(&delta.counts).for_each(|(sum, n)| *sum += u64::from(*n));
+    }
+
+    /// Notes how it has stood since something was last added.
+    fn note(&mut self, now_ms: u64) {
+        let numbers = self.numbers();
+        if self.added_at_ms > 0 {
+            self.trail.note(self.added_at_ms, &numbers);
+        }
+        if now_ms.saturating_sub(self.added_at_ms) > WINDOW_MS {
+            self.trail.note(now_ms, &numbers);
+        }
+    }
+
+    fn numbers(&self) -> [u64; NUMBERS] {
+        std::array::from_fn(|at| match at.checked_sub(COUNTS) {
+            None => self.counts[at],
+            Some(at) => self.levels[at],
+        })
+    }
+
+    fn samples(&self, span: Span, now_ms: u64) -> Samples<NUMBERS> {
+        self.trail.samples(span, now_ms, self.added_at_ms, self.numbers())
+    }
+
+    /// How much there was of the two things at moments.
+    pub fn past_levels(&self, span: Span, now_ms: u64) -> Samples<2> {
+        let samples = self.samples(span, now_ms).into_iter();
+        samples.map(|(at_ms, numbers)| (at_ms, [numbers[COUNTS], numbers[COUNTS + 1]])).collect()
     }
 
     fn roll(&mut self, now_ms: u64, elapsed_ms: u64) {
@@ -171,15 +224,19 @@ impl Rated {
         self.added_at_ms
     }
 
-    /// What it says now.
-    pub fn figures(&self, now_ms: u64) -> Figures {
+    /// What it says now; and what it said, if a span is asked for.
+    pub fn figures(&self, now_ms: u64, span: Option<Span>) -> Figures {
         let elapsed_ms = now_ms.saturating_sub(self.base_at_ms);
         let rate = |at: usize| match elapsed_ms {
             _ if now_ms.saturating_sub(self.added_at_ms) > WINDOW_MS => 0.0,
             WINDOW_MS_MIN.. => per_second(self.counts[at] - self.base[at], elapsed_ms),
             _ => self.rates[at].into(),
         };
-        Figures { counts: self.counts, rates: std::array::from_fn(rate) }
+        let past = span.map(|span| {
+            let samples = self.samples(span, now_ms).into_iter();
+            samples.map(|(at_ms, numbers)| (at_ms, std::array::from_fn(|at| numbers[at]))).collect()
+        });
+        Figures { counts: self.counts, rates: std::array::from_fn(rate), past }
     }
 }
 
@@ -226,7 +283,12 @@ impl Tally {
 
     /// What it says now.
     pub fn figures(&self, now_ms: u64) -> Figures {
-        self.lock().figures(now_ms)
+        self.figures_over(now_ms, None)
+    }
+
+    /// What it says now; and what it said, if a span is asked for.
+    pub fn figures_over(&self, now_ms: u64, span: Option<Span>) -> Figures {
+        self.lock().figures(now_ms, span)
     }
 
     fn lock(&self) -> MutexGuard<'_, Rated> {
@@ -251,11 +313,20 @@ impl Tallies {
     }
 
     /// All together.
-    pub fn figures(&self, now_ms: u64) -> Figures {
-        let mut sum = self.published.figures(now_ms);
-        self.queues.iter().for_each(|queues| sum.add(&queues.figures(now_ms)));
-        sum
+    pub fn figures(&self, now_ms: u64, span: Option<Span>) -> Figures {
+        together(&self.published, self.queues.each_ref(), now_ms, span)
     }
+}
+
+/// The sum of what is published and of what queues do. What comes into a queue was published before.
+fn together(published: &Tally, queues: [&Tally; 2], now_ms: u64, span: Option<Span>) -> Figures {
+    let mut sum = published.figures_over(now_ms, span);
+    for queues in queues {
+        let mut figures = queues.figures_over(now_ms, span);
+        figures.forget(Count::Publish);
+        sum.add(&figures);
+    }
+    sum
 }
 
 /// The tallies of the broker since its start, whatever has been deleted since.
@@ -269,10 +340,8 @@ pub struct WholeTallies {
 
 impl WholeTallies {
     /// All together.
-    pub fn figures(&self, now_ms: u64) -> Figures {
-        let mut sum = self.published.figures(now_ms);
-        self.queues.iter().for_each(|queues| sum.add(&queues.figures(now_ms)));
-        sum
+    pub fn figures(&self, now_ms: u64, span: Option<Span>) -> Figures {
+        together(&self.published, self.queues.each_ref().map(|queues| &**queues), now_ms, span)
     }
 }
 
@@ -340,11 +409,30 @@ mod tests {
         for tenth in 0..100 {
             rated.add(&delta(50), [0; 2], start_ms + tenth * 100);
         }
-        let figures = rated.figures(start_ms + 9_900);
+        let figures = rated.figures(start_ms + 9_900, None);
 
         assert_eq!(figures.count(Count::Publish), 5_000);
         assert!((figures.rate(Count::Publish) - 500.0).abs() < 20.0, "{}", figures.rate(Count::Publish));
-        assert_eq!(rated.figures(start_ms + 20_000).rate(Count::Publish), 0.0);
+        assert_eq!(rated.figures(start_ms + 20_000, None).rate(Count::Publish), 0.0);
+    }
+
+    #[test]
+    fn what_was_counted_at_moments_is_told_of_a_minute() {
+        let mut rated = Rated::default();
+        let start_ms = 1_000_000;
+        for second in 0..100 {
+            rated.add(&delta(10), [second, 0], start_ms + second * 1_000);
+        }
+        let now_ms = start_ms + 100_000;
+        let span = Span { age_ms: 600_000, step_ms: 10_000 };
+
+        let figures = rated.figures(now_ms, Some(span));
+
+        let past: Vec<(u64, u64)> =
+            figures.past().expect("it was asked for").map(|(at_ms, counts)| (at_ms, counts[0])).collect();
+        assert_eq!((past[0], past[1]), ((1_100_000, 1_000), (1_090_000, 910)));
+        assert!((6..=7).contains(&past.len()), "{past:?}");
+        assert_eq!(rated.past_levels(span, now_ms)[1], (1_090_000, [90, 0]));
     }
 
     #[test]
@@ -353,9 +441,13 @@ mod tests {
         let vhost = Tallies::of(&whole);
 
         vhost.published.add(&delta(3), 1);
-        vhost.queues[1].add(&delta(4), 1);
+        let mut acked = delta(3);
+        acked.add(Count::Ack, 4);
+        vhost.queues[1].add(&acked, 1);
         drop(vhost);
 
-        assert_eq!(whole.figures(1).count(Count::Publish), 7);
+        let figures = whole.figures(1, None);
+        assert_eq!(figures.count(Count::Ack), 4);
+        assert_eq!(figures.count(Count::Publish), 3, "what has come into a queue was published once");
     }
 }

@@ -28,8 +28,20 @@ impl Caller {
     }
 
     fn call_for_text(&self, method: &str, path: &str, body: Option<&str>) -> (u16, String) {
+        let (status, _, body) = self.call_with_head(method, path, body, "");
+        (status, body)
+    }
+
+    /// The status, the head and the body of an answer to a request whose head has these lines, too.
+    fn call_with_head(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+        lines: &str,
+    ) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.address).expect("the API listens");
-        let mut request = format!("{method} /api{path} HTTP/1.0\r\nHost: localhost\r\n");
+        let mut request = format!("{method} /api{path} HTTP/1.0\r\nHost: localhost\r\n{lines}");
         if let Some(credentials) = &self.credentials {
             request += &format!("Authorization: Basic {credentials}\r\n");
         }
@@ -40,7 +52,7 @@ impl Caller {
         stream.read_to_string(&mut answer).expect("an answer");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        (status, body.to_string())
+        (status, head.to_string(), body.to_string())
     }
 
     fn get(&self, path: &str) -> Json {
@@ -360,4 +372,246 @@ fn the_document_of_the_api_is_the_one_in_the_repository() {
 
     let kept: Json = serde_json::from_str(&kept).expect("docs/openapi.json is JSON");
     assert!(kept == served, "the API has changed: run this test with GARENNE_WRITE_OPENAPI=1");
+}
+
+/// Makes a user with a tag, who has all permissions in some vhosts.
+fn user(broker: &Broker, name: &str, tags: &str, vhosts: &[&str]) -> Caller {
+    let guest = Caller::guest(broker);
+    guest.does("PUT", &format!("/users/{name}"), json!({"password": "secret", "tags": tags}), 201);
+    for vhost in vhosts {
+        let all = json!({"configure": ".*", "write": ".*", "read": ".*"});
+        guest.does("PUT", &format!("/permissions/{vhost}/{name}"), all, 201);
+    }
+    Caller { address: broker.http(), credentials: Some(BASE64.encode(format!("{name}:secret"))) }
+}
+
+#[test]
+fn monitoring_sees_vhosts_and_who_is_connected_and_into_vhosts_only_with_permissions() {
+    let broker = Broker::start();
+    let guest = Caller::guest(&broker);
+    guest.does("PUT", "/queues/%2F/q", json!({"durable": true}), 201);
+    let _client = broker.client();
+    let monitor = user(&broker, "monitor", "monitoring", &[]);
+    let admin = user(&broker, "admin", "administrator", &[]);
+    let length = |caller: &Caller, path: &str| caller.get(path).as_array().expect("a list").len();
+
+    for path in ["/queues/%2F", "/queues/%2F/q", "/exchanges/%2F", "/bindings/%2F", "/vhosts/%2F/connections"]
+    {
+        let refused =
+            json!({"error": "not_authorised", "reason": "User not authorised to access virtual host"});
+        assert_eq!(monitor.call("GET", path, None), (401, refused), "{path}");
+        assert_eq!(admin.call("GET", path, None).0, 200, "{path}");
+    }
+    assert_eq!((length(&monitor, "/queues"), length(&admin, "/queues")), (0, 1));
+    assert_eq!((length(&monitor, "/vhosts"), length(&monitor, "/connections")), (1, 1));
+    assert_eq!(monitor.get("/overview")["object_totals"]["queues"], 1);
+    assert_eq!(monitor.get("/vhost-limits/%2F"), json!([]));
+    let refused = admin.does("PUT", "/queues/%2F/other", json!({}), 401);
+    assert_eq!(refused["reason"], "Access refused.");
+}
+
+#[test]
+fn a_policy_is_shown_to_policymakers_and_feature_flags_to_administrators() {
+    let broker = Broker::start();
+    let guest = Caller::guest(&broker);
+    guest.does("PUT", "/policies/%2F/p", json!({"pattern": "^a", "definition": {"max-length": 1}}), 201);
+    guest.does(
+        "PUT",
+        "/operator-policies/%2F/o",
+        json!({"pattern": "^a", "definition": {"max-length": 1}}),
+        201,
+    );
+    let manager = user(&broker, "manager", "management", &["%2F"]);
+    let policymaker = user(&broker, "policymaker", "policymaker", &["%2F"]);
+    let check = |caller: &Caller, path: &str, status: u16, reason: &str| {
+        let (is, answer) = caller.call("GET", path, None);
+        assert_eq!((is, answer["reason"].as_str().unwrap_or_default()), (status, reason), "{path}: {answer}");
+    };
+
+    check(&manager, "/policies/%2F", 200, "");
+    check(&manager, "/policies/%2F/p", 401, "User not authorised to access object");
+    check(&policymaker, "/policies/%2F/p", 200, "");
+    check(&policymaker, "/operator-policies/%2F/o", 401, "Not administrator user");
+    check(&manager, "/parameters", 401, "User not authorised to access object");
+    check(&policymaker, "/feature-flags", 401, "Not administrator user");
+    check(&guest, "/feature-flags", 200, "");
+}
+
+#[test]
+fn consumers_are_shown_to_whom_they_belong_wherever_they_are() {
+    let broker = Broker::start();
+    let guest = Caller::guest(&broker);
+    guest.does("PUT", "/queues/%2F/q", json!({"durable": true}), 201);
+    let mut client = broker.client();
+    client.consume("q", "c");
+    let nowhere = user(&broker, "nowhere", "management", &[]);
+    eventually("it consumes", || guest.get("/consumers").as_array().is_some_and(|all| all.len() == 1));
+
+    assert_eq!(nowhere.get("/consumers/%2F"), json!([]));
+    assert_eq!(guest.get("/consumers/%2F")[0]["consumer_tag"], "c");
+    assert_eq!(nowhere.call("GET", "/consumers/none", None).0, 404);
+    let name =
+        guest.get("/channels")[0]["name"].as_str().expect("a name").replace(' ', "%20").replace('>', "%3E");
+    let channel = guest.get(&format!("/channels/{name}"));
+    assert_eq!(channel["consumer_details"][0]["queue"], json!({"name": "q", "vhost": "/"}));
+}
+
+#[test]
+fn a_form_logs_in_and_tells_who_may_not() {
+    let broker = Broker::start();
+    let nobody = Caller { address: broker.http(), credentials: None };
+    user(&broker, "plain", "", &["%2F"]);
+
+    assert_eq!(nobody.call("POST", "/login", Some("username=guest&password=guest")), (200, json!("ok")));
+    let refused = json!({"error": "not_authorized", "reason": "Login failed"});
+    assert_eq!(nobody.call("POST", "/login", Some("username=guest&password=wrong")), (401, refused));
+    let refused = json!({"error": "not_authorised", "reason": "Not management user"});
+    assert_eq!(nobody.call("POST", "/login", Some("username=plain&password=secret")), (401, refused));
+    assert_eq!(nobody.call("GET", "/login", None).0, 405);
+}
+
+#[test]
+fn definitions_come_as_a_file_of_a_form_too() {
+    let broker = Broker::start();
+    let guest = Caller::guest(&broker);
+    let queue = |name: &str| json!({"queues": [{"name": name, "vhost": "/", "durable": true, "auto_delete": false, "arguments": {}}]});
+    let form = |fields: &[(&str, &str)]| {
+        let part = |(name, text): &(&str, &str)| {
+            format!("--B\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{text}\r\n")
+        };
+        fields.iter().map(part).collect::<String>() + "--B--\r\n"
+    };
+    let upload = |path: &str, fields: &[(&str, &str)]| {
+        let kind = "Content-Type: multipart/form-data; boundary=B\r\n";
+        guest.call_with_head("POST", path, Some(&form(fields)), kind)
+    };
+
+    assert_eq!(upload("/definitions", &[("file", &queue("a").to_string())]).0, 204);
+    let (status, head, _) =
+        upload("/all-configuration", &[("file", &queue("b").to_string()), ("redirect", "../#/overview")]);
+    assert_eq!((status, head.contains("location: ../#/overview")), (303, true), "{head}");
+    let (status, _, refused) = upload("/definitions", &[("other", "{}")]);
+    assert_eq!((status, refused.contains("failed_to_parse_json")), (400, true), "{refused}");
+    assert_eq!(upload("/definitions/%2F", &[("file", &queue("c").to_string())]).0, 204);
+
+    let names: Vec<Json> = guest.get("/queues?columns=name").as_array().expect("a list").clone();
+    assert_eq!(names, [json!({"name": "a"}), json!({"name": "b"}), json!({"name": "c"})]);
+    assert_eq!(guest.get("/all-configuration")["queues"], guest.get("/definitions")["queues"]);
+    assert_eq!(guest.call("POST", "/definitions", None).0, 204, "nothing says nothing");
+}
+
+#[test]
+fn vhosts_sum_up_what_their_queues_and_connections_have() {
+    let broker = Broker::start();
+    let guest = Caller::guest(&broker);
+    guest.does("PUT", "/vhosts/other", json!({}), 201);
+    guest.does("PUT", "/queues/%2F/q", json!({"durable": true}), 201);
+    guest.publish("q", "x", json!({"delivery_mode": 2}));
+    let client = broker.client();
+    let vhost = || guest.get("/vhosts/%2F");
+    eventually("the socket is counted", || vhost()["recv_oct"].as_u64().is_some_and(|octets| octets > 0));
+    let before = vhost();
+    drop(client);
+    eventually("it has gone", || guest.get("/connections") == json!([]));
+
+    let after = vhost();
+
+    assert_eq!((&after["messages"], &after["messages_ready"]), (&json!(1), &json!(1)));
+    assert!(after["messages_details"]["rate"].is_number(), "{after}");
+    assert_eq!(after["message_stats"]["publish"], 1);
+    assert!(after["recv_oct"].as_u64() >= before["recv_oct"].as_u64(), "{before} {after}");
+    assert_eq!(guest.get("/vhosts/other")["recv_oct"], 0);
+}
+
+#[test]
+fn persistent_messages_are_counted_apart_also_after_a_restart() {
+    let mut broker = Broker::start();
+    let guest = Caller::guest(&broker);
+    guest.does("PUT", "/queues/%2F/kept", json!({"durable": true}), 201);
+    guest.does("PUT", "/queues/%2F/passing", json!({"durable": false}), 201);
+    for mode in [2, 2, 2, 1] {
+        guest.publish("kept", "four", json!({"delivery_mode": mode}));
+        guest.publish("passing", "four", json!({"delivery_mode": mode}));
+    }
+    let numbers = |guest: &Caller, queue: &str| {
+        let queue = guest.get(&format!("/queues/%2F/{queue}"));
+        ["messages", "messages_persistent", "message_bytes_persistent"].map(|name| queue[name].as_u64())
+    };
+
+    assert_eq!(numbers(&guest, "kept"), [Some(4), Some(3), Some(12)]);
+    assert_eq!(numbers(&guest, "passing"), [Some(4), Some(0), Some(0)]);
+    broker.restart();
+    assert_eq!(numbers(&Caller::guest(&broker), "kept")[..2], [Some(3), Some(3)]);
+}
+
+#[test]
+fn what_was_counted_at_moments_is_told_to_who_asks_with_an_age() {
+    let broker = Broker::start();
+    let guest = Caller::guest(&broker);
+    guest.does("PUT", "/queues/%2F/q", json!({"durable": true}), 201);
+    (0..3).for_each(|_| guest.publish("q", "x", json!({})));
+    let ages = "lengths_age=10&lengths_incr=1&msg_rates_age=10&msg_rates_incr=1";
+    eventually("a second has passed", || {
+        let queue = guest.get(&format!("/queues/%2F/q?{ages}"));
+        queue["messages_details"]["samples"][0]["sample"] == 3
+    });
+
+    for (path, published, ready) in [
+        ("/queues/%2F/q", "/message_stats/publish_details", "/messages_ready_details"),
+        ("/overview", "/message_stats/publish_details", "/queue_totals/messages_ready_details"),
+        ("/vhosts/%2F", "/message_stats/publish_details", "/messages_ready_details"),
+        ("/exchanges/%2F/amq.default", "/message_stats/publish_in_details", ""),
+    ] {
+        let answer = guest.get(&format!("{path}?{ages}"));
+        for details in [published, ready].into_iter().filter(|details| !details.is_empty()) {
+            let details = answer.pointer(details).expect("there are details");
+            let samples = details["samples"].as_array().expect("samples");
+            assert_eq!(samples.len(), 11, "{path}: {details}");
+            assert_eq!((&samples[0]["sample"], &samples[10]["sample"]), (&json!(3), &json!(0)), "{path}");
+            let step = samples[0]["timestamp"].as_u64().zip(samples[1]["timestamp"].as_u64());
+            assert_eq!(step.map(|(newer, older)| newer - older), Some(1_000), "{path}");
+            assert_eq!(details["avg_rate"], 0.3, "{path}");
+            assert!(details["avg"].is_number(), "{path}: {details}");
+        }
+    }
+    for wrong in ["msg_rates_age=10", "msg_rates_age=x&msg_rates_incr=5", "msg_rates_age=10&msg_rates_incr=0"]
+    {
+        let queue = guest.get(&format!("/queues/%2F/q?{wrong}"));
+        assert!(queue["message_stats"]["publish_details"].get("samples").is_none(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_document_of_an_api_below_a_prefix_says_so() {
+    let broker = Broker::with(|config| config.http_path_prefix = "/broker".into());
+    let mut stream = TcpStream::connect(broker.http()).expect("the API listens");
+    stream
+        .write_all(b"GET /broker/api/openapi.json HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        .expect("it is written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+
+    let body = answer.split_once("\r\n\r\n").expect("a head and a body").1;
+
+    let document: Json = serde_json::from_str(body).expect("it is JSON");
+    assert_eq!(document["servers"], json!([{"url": "/broker"}]));
+}
+
+#[test]
+fn the_node_tells_how_fast_it_takes_more_and_what_it_took_before() {
+    let broker = Broker::start();
+    let guest = Caller::guest(&broker);
+    let _client = broker.client();
+    let name = guest.get("/overview")["node"].as_str().expect("a name").to_string();
+
+    let node = guest.get(&format!("/nodes/{name}?node_stats_age=10&node_stats_incr=5"));
+
+    for number in ["mem_used", "fd_used", "sockets_used", "proc_used", "disk_free", "connection_created"] {
+        let details = &node[format!("{number}_details")];
+        assert!(details["rate"].is_number() && details["avg"].is_number(), "{number}: {details}");
+        assert_eq!(details["samples"].as_array().map(Vec::len), Some(3), "{number}: {details}");
+    }
+    assert_eq!(node["connection_created"], 1);
+    let churn = &guest.get("/overview?msg_rates_age=10&msg_rates_incr=5")["churn_rates"];
+    assert_eq!(churn["connection_created_details"]["samples"].as_array().map(Vec::len), Some(3), "{churn}");
 }

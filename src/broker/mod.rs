@@ -3,6 +3,7 @@
 mod attempts;
 mod audit;
 mod export;
+mod history;
 mod import;
 mod limits;
 mod news;
@@ -44,6 +45,7 @@ use crate::vhost::{QueueIds, Vhost};
 pub use attempts::{Attempts, Protocol, Source, Tries};
 pub use audit::{Actor, AdminEvent, Audit, Deed, Hook};
 pub use export::metadata;
+pub use history::NodeFigures;
 pub use limits::Place;
 use limits::Places;
 use parameters::Globals;
@@ -112,6 +114,7 @@ pub struct Broker {
     pub tallies: Arc<WholeTallies>,
     /// How large publishes are.
     pub sizes: Sizes,
+    history: history::History,
 }
 
 impl Broker {
@@ -193,6 +196,7 @@ impl Broker {
             certificates: OnceLock::new(),
             tallies: Arc::default(),
             sizes: Sizes::default(),
+            history: history::History::default(),
             departed: tokio::sync::Mutex::new(departed),
             ear: tokio::sync::Mutex::new(ear),
             ids: Arc::default(),

@@ -78,6 +78,10 @@ impl Broker {
     pub fn put_vhost(&self, actor: &Actor, name: &str, changes: VhostChanges) -> Result<bool, Error> {
         self.perform(actor, &format!("put vhost '{name}'"), || {
             let mut change = self.vhost_put(name, changes)?;
+            if change.value {
+                // An older one of this name has been deleted since.
+                self.roster.forget_vhost(name);
+            }
             if change.value && self.user(&actor.user).is_some() {
                 let (user, vhost) = (actor.user.to_string(), name.to_string());
                 let all = UserPermission { user, vhost, permission: Permission::all() };

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value as Json;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::call::Call;
 use super::error::Error;
 
 /// An answer that is longer is sent while it is made, in pieces of about this size, in octets.
@@ -34,6 +33,8 @@ pub enum Answer {
     Created(Option<String>),
     /// 204: done.
     Done,
+    /// 303: done, and this is where to go on.
+    SeeOther(String),
 }
 
 impl Answer {
@@ -90,8 +91,17 @@ fn with_kind(mut response: Response, kind: HeaderValue) -> Response {
     response
 }
 
+/// An answer without a body, and where what it speaks of is.
+fn leading(status: StatusCode, location: Option<String>) -> Response {
+    let mut response = status.into_response();
+    if let Some(location) = location.and_then(|location| HeaderValue::from_str(&location).ok()) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
 /// Sends an answer; returns when the last of it has been handed over.
-pub fn send(_call: &Call, answered: Result<Answer, Error>, start: oneshot::Sender<Response>) {
+pub fn send(answered: Result<Answer, Error>, start: oneshot::Sender<Response>) {
     const JSON: &str = "application/json";
     let sink = |start, kind| Sink {
         buffer: Vec::new(),
@@ -102,14 +112,8 @@ pub fn send(_call: &Call, answered: Result<Answer, Error>, start: oneshot::Sende
     let outcome = match answered {
         Err(error) => return drop(start.send(error.into_response())),
         Ok(Answer::Done) => return drop(start.send(StatusCode::NO_CONTENT.into_response())),
-        Ok(Answer::Created(location)) => {
-            let location = location.and_then(|location| HeaderValue::from_str(&location).ok());
-            let headers: Vec<(HeaderName, HeaderValue)> =
-                location.map(|location| (header::LOCATION, location)).into_iter().collect();
-            let mut response = StatusCode::CREATED.into_response();
-            response.headers_mut().extend(headers);
-            return drop(start.send(response));
-        }
+        Ok(Answer::Created(location)) => return drop(start.send(leading(StatusCode::CREATED, location))),
+        Ok(Answer::SeeOther(to)) => return drop(start.send(leading(StatusCode::SEE_OTHER, Some(to)))),
         Ok(Answer::Json(value)) => {
             let mut sink = sink(start, JSON);
             sink.buffer = value.to_string().into_bytes();

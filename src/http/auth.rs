@@ -61,7 +61,15 @@ impl Who {
 pub async fn who(broker: &Broker, peer: SocketAddr, headers: &HeaderMap) -> Result<Who, Error> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(Who(None)) };
     let (name, password) = basic_credentials(Some(value.as_bytes())).ok_or(Error::Login)?;
-    match broker.log_in(&name, &password, peer, Protocol::Http) {
+    log_in(broker, peer, &name, &password).await
+}
+
+/// Who has this name and password.
+///
+/// # Errors
+/// `Login`, after a while: the password is wrong, or the user may not come from there.
+pub async fn log_in(broker: &Broker, peer: SocketAddr, name: &str, password: &str) -> Result<Who, Error> {
+    match broker.log_in(name, password, peer, Protocol::Http) {
         Ok(user) => Ok(Who(Some(user))),
         Err(refused) => {
             tokio::time::sleep(refused.wait).await;
@@ -89,7 +97,8 @@ pub fn allow(call: &Call, route: &Route) -> Result<(), Error> {
     }
     let is_allowed = match route.right {
         Right::Nobody | Right::Any => true,
-        Right::See => !names_vhost || call.sees(call.param("vhost")),
+        Right::See => !names_vhost || call.who.is_administrator() || call.uses(call.param("vhost")),
+        Right::Watch => !names_vhost || call.who.is_monitoring() || call.uses(call.param("vhost")),
         Right::Use => !names_vhost || call.uses(call.param("vhost")),
         Right::Policies => {
             call.who.is_administrator()
@@ -102,7 +111,9 @@ pub fn allow(call: &Call, route: &Route) -> Result<(), Error> {
         (true, _) => Ok(()),
         (false, Right::Monitor) => refuse("Not monitor user"),
         (false, Right::Administer) => refuse("Not administrator user"),
-        (false, Right::Policies) if !call.who.is_policymaker() => refuse("Not policymaker user"),
+        // As RabbitMQ has it: there an administrator only fails at the vhost's door.
+        (false, Right::Use) if call.who.is_administrator() => refuse("Access refused."),
+        (false, Right::Policies) => refuse("User not authorised to access object"),
         (false, _) => refuse("User not authorised to access virtual host"),
     }
 }

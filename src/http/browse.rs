@@ -191,7 +191,7 @@ fn unacked(call: &Call) -> Result<Answer, Error> {
 }
 
 /// What a request says of messages that are to be moved.
-fn wishes(body: &Map<String, Json>, goal: Goal) -> Result<Redrive, Error> {
+fn wishes(body: &Map<String, Json>, goal: Goal, again: bool) -> Result<Redrive, Error> {
     let (header, value, reason) = match body.get("filter") {
         None | Some(Json::Null) => (None, None, None),
         Some(Json::Object(filter)) => {
@@ -214,23 +214,20 @@ fn wishes(body: &Map<String, Json>, goal: Goal) -> Result<Redrive, Error> {
         goal,
         limit: count(body, "limit", usize::MAX, usize::MAX)?,
         per_second: per_second.transpose()?,
-        again: flag(body, "again")?.unwrap_or(false),
+        again,
         dry_run: flag(body, "dry_run")?.unwrap_or(false),
         wants: Box::new(wants),
     })
 }
 
-fn carry(call: &Call, goal: impl FnOnce(&Map<String, Json>) -> Result<Goal, Error>) -> Result<Answer, Error> {
-    let body = call.object()?;
+/// Carries messages of the queue of the path to where they are to go; those that were carried before only if `again`.
+fn carry(call: &Call, body: &Map<String, Json>, goal: Goal, again: bool) -> Result<Answer, Error> {
     let (vhost, queue) = named(call)?;
     let caller = call.caller(vhost.name())?;
-    let goal = goal(&body)?;
     caller.access.check(Action::Read, What::Queue, queue.name())?;
     // Whoever may publish to all queues may put messages into any of them.
     caller.access.check(Action::Write, What::Exchange, "")?;
-    let is_move = matches!(goal, Goal::Queue(_)) && call.path_ends_with("move");
-    let mut wishes = wishes(&body, goal)?;
-    wishes.again |= is_move;
+    let wishes = wishes(body, goal, again)?;
     let Redriven { moved, skipped, failed, targets } = vhost.redrive(&queue, &wishes)?;
     call.settle()?;
     Ok(Answer::Json(json!({"moved": moved, "skipped": skipped, "failed": failed, "targets": targets})))
@@ -242,15 +239,23 @@ fn queue_of(body: &Map<String, Json>) -> Result<Goal, Error> {
 }
 
 fn redrive(call: &Call) -> Result<Answer, Error> {
-    carry(call, |body| match text(body, "to")? {
-        None | Some("origin") => Ok(Goal::Origin),
-        Some("queue") => queue_of(body),
-        Some(other) => Err(Error::BadRequest(format!("to is '{other}', and must be origin or queue"))),
-    })
+    let body = call.object()?;
+    let goal = match text(&body, "to")? {
+        None | Some("origin") => Goal::Origin,
+        Some("queue") => queue_of(&body)?,
+        Some(other) => {
+            return Err(Error::BadRequest(format!("to is '{other}', and must be origin or queue")));
+        }
+    };
+    let again = flag(&body, "again")?.unwrap_or(false);
+    carry(call, &body, goal, again)
 }
 
 fn move_messages(call: &Call) -> Result<Answer, Error> {
-    carry(call, queue_of)
+    let body = call.object()?;
+    let goal = queue_of(&body)?;
+    // Who moves messages means all of them, also those that were taken back before.
+    carry(call, &body, goal, true)
 }
 
 /// So many messages of a queue are looked at for what they died of.

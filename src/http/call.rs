@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::Request;
-use axum::http::HeaderMap;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::{Map, Value as Json};
 
 use super::auth::{self, Who};
@@ -14,6 +14,8 @@ use super::error::Error;
 use crate::broker::{Actor, Broker};
 use crate::delivery::ConnectionId;
 use crate::json;
+use crate::queue::Past;
+use crate::samples::Span;
 use crate::vhost::{Caller, Vhost};
 
 /// How long the body of a request may take to come.
@@ -31,11 +33,31 @@ pub struct Call {
     pub who: Who,
     /// From where.
     pub peer: SocketAddr,
+    method: Method,
     params: Vec<(String, String)>,
     query: Vec<(String, String)>,
     headers: HeaderMap,
-    path: String,
     body: Bytes,
+    /// What of a form with files in it is which field.
+    parts: Option<Vec<(String, Bytes)>>,
+}
+
+/// The fields of a form that has files in it.
+async fn form_parts(kind: &HeaderValue, body: Bytes) -> Result<Vec<(String, Bytes)>, Error> {
+    let wrong = |text: String| Error::BadRequest(format!("the form cannot be read: {text}"));
+    let mut request = Request::new(Body::from(body));
+    request.headers_mut().insert(header::CONTENT_TYPE, kind.clone());
+    // The body is here already, and no longer than bodies may be.
+    DefaultBodyLimit::disable().apply(&mut request);
+    let form = Multipart::from_request(request, &()).await;
+    let mut form = form.map_err(|error| wrong(error.body_text()))?;
+    let mut parts = Vec::new();
+    while let Some(field) = form.next_field().await.map_err(|error| wrong(error.body_text()))? {
+        let name = field.name().unwrap_or_default().to_string();
+        let content = field.bytes().await.map_err(|error| wrong(error.body_text()))?;
+        parts.push((name, content));
+    }
+    Ok(parts)
 }
 
 impl Call {
@@ -51,6 +73,10 @@ impl Call {
         body_bytes_max: usize,
     ) -> Result<Call, Error> {
         let (head, body) = request.into_parts();
+        if !is_percent_encoded(head.uri.path()) {
+            let text = "a percent sign in the path must stand before two hexadecimal digits";
+            return Err(Error::BadRequest(text.into()));
+        }
         let who = auth::who(broker, peer, &head.headers).await?;
         let query = head.uri.query().unwrap_or_default().as_bytes();
         let query = form_urlencoded::parse(query).into_owned().collect();
@@ -64,13 +90,20 @@ impl Call {
                 "Exceeded HTTP request body size limit of {body_bytes_max} octets, or it broke off"
             ))
         })?;
+        let parts = match head.headers.get(header::CONTENT_TYPE) {
+            Some(kind) if kind.as_bytes().starts_with(b"multipart/form-data") => {
+                Some(form_parts(kind, body.clone()).await?)
+            }
+            _ => None,
+        };
         Ok(Call {
+            parts,
             broker: broker.clone(),
             who,
             peer,
+            method: head.method,
             params,
             query,
-            path: head.uri.path().into(),
             headers: head.headers,
             body,
         })
@@ -116,29 +149,54 @@ impl Call {
         Ok(Some(number))
     }
 
+    /// The moments of the past that are asked for: RabbitMQ's `…_age` and `…_incr`, both in seconds.
+    pub fn span(&self, name: &str) -> Option<Span> {
+        let part = |end: &str| {
+            let secs: u64 = self.query(&format!("{name}_{end}"))?.parse().ok()?;
+            secs.checked_mul(1000).filter(|ms| *ms > 0)
+        };
+        Some(Span { age_ms: part("age")?, step_ms: part("incr")? })
+    }
+
+    /// Those of what is in queues and of what is counted of messages.
+    pub fn past(&self) -> Past {
+        Past { lengths: self.span("lengths"), rates: self.span("msg_rates") }
+    }
+
     /// The vhost of the path.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`; in RabbitMQ's other words where something was to be put there.
     pub fn vhost(&self) -> Result<Arc<Vhost>, Error> {
-        self.broker.vhost(self.param("vhost")).map_err(|_| Error::NotFound)
+        self.broker.vhost(self.param("vhost")).map_err(|_| match self.method {
+            Method::PUT | Method::POST => Error::Missing("vhost_not_found".into()),
+            _ => Error::NotFound,
+        })
     }
 
-    /// The vhosts that are meant: that of the path, or all that the user may see.
+    /// The vhosts whose contents are meant: that of the path, or all in which the user has permissions;
+    /// administrators see into every one.
     ///
     /// # Errors
     /// `NotFound`.
     pub fn vhosts(&self) -> Result<Vec<Arc<Vhost>>, Error> {
+        self.vhosts_for(self.who.is_administrator())
+    }
+
+    /// The vhosts that are meant themselves, of which monitoring sees every one.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn watched_vhosts(&self) -> Result<Vec<Arc<Vhost>>, Error> {
+        self.vhosts_for(self.who.is_monitoring())
+    }
+
+    fn vhosts_for(&self, all: bool) -> Result<Vec<Arc<Vhost>>, Error> {
         if self.has_param("vhost") {
             return Ok(vec![self.vhost()?]);
         }
-        let all = self.broker.vhosts().into_iter();
-        Ok(all.filter(|vhost| self.sees(vhost.name())).collect())
-    }
-
-    /// Whether the user may see a vhost.
-    pub fn sees(&self, vhost: &str) -> bool {
-        self.who.is_monitoring() || self.uses(vhost)
+        let vhosts = self.broker.vhosts().into_iter();
+        Ok(vhosts.filter(|vhost| all || self.uses(vhost.name())).collect())
     }
 
     /// Whether the user has permissions in a vhost.
@@ -153,6 +211,15 @@ impl Call {
     pub fn caller(&self, vhost: &str) -> Result<Caller, Error> {
         let access = self.broker.access(self.who.name(), vhost)?;
         Ok(Caller { connection: NO_CONNECTION, user: self.who.user()?, access })
+    }
+
+    /// Who has a name and a password that the request brings otherwise than in its head.
+    ///
+    /// # Errors
+    /// `Login`: nobody, or not from there.
+    pub fn log_in(&self, name: &str, password: &str) -> Result<Who, Error> {
+        let log_in = auth::log_in(&self.broker, self.peer, name, password);
+        tokio::runtime::Handle::current().block_on(log_in)
     }
 
     /// The body, if it is an object of JSON; an empty one is an empty object.
@@ -180,14 +247,26 @@ impl Call {
         &self.body
     }
 
+    /// A field of the form that the body is, if it is one with files in it.
+    pub fn part(&self, name: &str) -> Option<&Bytes> {
+        let parts = self.parts.as_ref()?;
+        parts.iter().find(|(other, _)| other == name).map(|(_, content)| content)
+    }
+
+    /// Whether the body is a form with files in it.
+    pub fn is_upload(&self) -> bool {
+        self.parts.is_some()
+    }
+
+    /// A field of the form that the body is, if it is a plain one.
+    pub fn form_field(&self, name: &str) -> Option<String> {
+        let mut fields = form_urlencoded::parse(&self.body);
+        fields.find(|(other, _)| other == name).map(|(_, value)| value.into_owned())
+    }
+
     /// What the node is called.
     pub fn node(&self) -> &str {
         &self.broker.config.node_name
-    }
-
-    /// Whether the path ends with this.
-    pub fn path_ends_with(&self, end: &str) -> bool {
-        self.path.rsplit('/').next() == Some(end)
     }
 
     /// Who does what the request asks for.
@@ -217,6 +296,12 @@ impl Call {
         let caller = self.caller(vhost.name())?;
         Ok((vhost, caller))
     }
+}
+
+/// Whether each percent sign of a path begins an octet.
+fn is_percent_encoded(path: &str) -> bool {
+    let is_octet = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    path.split('%').skip(1).all(is_octet)
 }
 
 /// Whether a body has all the fields that it must have.

@@ -7,11 +7,13 @@ use serde_json::{Value as Json, json};
 use super::answer::Answer;
 use super::call::Call;
 use super::connections::visible;
+use super::consumers;
 use super::error::Error;
 use super::list::{self, Item};
 use super::route::{Right, Route};
 use super::sheet::Sheet;
 use super::stats::{self, PUBLISHED, TAKEN};
+use crate::queue::Past;
 use crate::roster::{ChannelFacts, Guest};
 
 pub fn routes() -> Vec<Route> {
@@ -29,6 +31,9 @@ struct Channel {
     name: String,
     node: Arc<str>,
     now_ms: u64,
+    past: Past,
+    /// Its consumers, described, if it was asked for alone.
+    consumers: Option<Vec<Json>>,
 }
 
 impl Item for Channel {
@@ -56,15 +61,21 @@ impl Item for Channel {
         sheet.put("messages_uncommitted", standing.uncommitted);
         sheet.put("acks_uncommitted", standing.acks_uncommitted);
         sheet.with("idle_since", || json!(stats::time(standing.at_ms)));
+        if let Some(consumers) = &self.consumers {
+            sheet.with("consumer_details", || consumers.clone().into());
+            // Counted of channels and of queues, not of both together, as in RabbitMQ unless its rates are `detailed`.
+            sheet.put("publishes", json!([]));
+            sheet.put("deliveries", json!([]));
+        }
         sheet.with("message_stats", || {
-            let figures = self.facts.tally.figures(self.now_ms);
+            let figures = self.facts.tally.figures_over(self.now_ms, self.past.rates);
             Json::Object(stats::message_stats(&figures, &[PUBLISHED, TAKEN]))
         });
     }
 }
 
 /// Which connection a channel belongs to.
-fn connection_details(guest: &Guest) -> Json {
+pub fn connection_details(guest: &Guest) -> Json {
     json!({
         "name": guest.name(),
         "peer_host": guest.peer.ip().to_canonical().to_string(),
@@ -91,11 +102,11 @@ pub fn no_details() -> Json {
     json!({"name": "", "connection_name": "", "number": 0, "node": "", "peer_host": "", "peer_port": 0, "user": ""})
 }
 
-fn of_guest(guest: &Arc<Guest>, node: &Arc<str>, now_ms: u64) -> Vec<Channel> {
+fn of_guest(guest: &Arc<Guest>, node: &Arc<str>, now_ms: u64, past: Past) -> Vec<Channel> {
     let connection = guest.name();
     let describe = |facts: Arc<ChannelFacts>| {
         let name = format!("{connection} ({})", facts.number);
-        Channel { guest: guest.clone(), facts, name, node: node.clone(), now_ms }
+        Channel { guest: guest.clone(), facts, name, node: node.clone(), now_ms, past, consumers: None }
     };
     guest.channels().into_iter().map(describe).collect()
 }
@@ -105,8 +116,8 @@ fn of_guest(guest: &Arc<Guest>, node: &Arc<str>, now_ms: u64) -> Vec<Channel> {
 /// # Errors
 /// What `list::all` says.
 pub fn listed(call: &Call, guests: impl Iterator<Item = Arc<Guest>>) -> Result<Answer, Error> {
-    let (node, now_ms) = (Arc::from(call.node()), call.broker.clock().now_ms());
-    list::all(call, guests.flat_map(|guest| of_guest(&guest, &node, now_ms)).collect())
+    let (node, now_ms, past) = (Arc::from(call.node()), call.broker.clock().now_ms(), call.past());
+    list::all(call, guests.flat_map(|guest| of_guest(&guest, &node, now_ms, past)).collect())
 }
 
 fn all(call: &Call) -> Result<Answer, Error> {
@@ -130,6 +141,9 @@ fn get(call: &Call) -> Result<Answer, Error> {
     if !call.who.is_monitoring() && *guest.user != *call.who.name() {
         return Err(Error::NotAuthorised("User not authorised to access object".into()));
     }
-    let channel = of_guest(guest, &node, now_ms).into_iter().find(|channel| channel.name == name);
-    list::one(call, &channel.ok_or(Error::NotFound)?)
+    let channel =
+        of_guest(guest, &node, now_ms, call.past()).into_iter().find(|channel| channel.name == name);
+    let mut channel = channel.ok_or(Error::NotFound)?;
+    channel.consumers = Some(consumers::of_channel(call, guest, channel.facts.number));
+    list::one(call, &channel)
 }

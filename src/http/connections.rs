@@ -16,6 +16,7 @@ use super::sheet::Sheet;
 use super::stats;
 use crate::json::table_to_json;
 use crate::roster::Guest;
+use crate::tls;
 
 pub fn routes() -> Vec<Route> {
     vec![
@@ -40,6 +41,8 @@ struct Connection {
     name: String,
     node: Arc<str>,
     now_ms: u64,
+    /// It was asked for alone.
+    is_alone: bool,
 }
 
 impl Item for Connection {
@@ -69,16 +72,7 @@ impl Item for Connection {
         sheet.put("port", guest.local.port());
         sheet.with("peer_host", || json!(guest.peer.ip().to_canonical().to_string()));
         sheet.put("peer_port", guest.peer.port());
-        let tls = guest.tls.as_deref();
-        let certificate = tls.and_then(|tls| tls.certificate.as_ref());
-        sheet.put("ssl", tls.is_some());
-        sheet.put("ssl_protocol", tls.map(|tls| tls.version));
-        sheet.put("ssl_cipher", tls.map(|tls| tls.cipher.as_str()));
-        sheet.put("ssl_key_exchange", tls.map(|tls| tls.key_exchange.as_str()));
-        sheet.put("ssl_hash", tls.map(|tls| tls.hash()));
-        sheet.put("peer_cert_subject", certificate.map(|certificate| certificate.subject.as_str()));
-        sheet.put("peer_cert_issuer", certificate.map(|certificate| certificate.issuer.as_str()));
-        sheet.put("peer_cert_validity", certificate.map(|certificate| certificate.validity.as_str()));
+        self.describe_tls(sheet);
         sheet.with("client_properties", || Json::Object(table_to_json(&guest.client_properties)));
         sheet.put("recv_oct", traffic.received_bytes.load(Ordering::Relaxed));
         sheet.put("recv_cnt", traffic.reads.load(Ordering::Relaxed));
@@ -93,6 +87,26 @@ impl Item for Connection {
     }
 }
 
+impl Connection {
+    /// What TLS says. If it is not spoken, RabbitMQ has null in lists, and otherwise texts of nothing.
+    fn describe_tls(&self, sheet: &mut Sheet<'_>) {
+        let tls = self.guest.tls.as_deref();
+        let certificate = tls.and_then(|tls| tls.certificate.as_ref());
+        sheet.put("ssl", tls.is_some());
+        for (name, text) in [
+            ("ssl_protocol", tls.map(|tls| tls.version.to_string())),
+            ("ssl_cipher", tls.map(|tls| tls.cipher.clone())),
+            ("ssl_key_exchange", tls.map(|tls| tls.key_exchange.clone())),
+            ("ssl_hash", tls.map(tls::Peer::hash)),
+            ("peer_cert_subject", certificate.map(|certificate| certificate.subject.clone())),
+            ("peer_cert_issuer", certificate.map(|certificate| certificate.issuer.clone())),
+            ("peer_cert_validity", certificate.map(|certificate| certificate.validity.clone())),
+        ] {
+            sheet.put(name, text.or_else(|| self.is_alone.then(String::new)));
+        }
+    }
+}
+
 /// The connections that the user may see: its own, or all of them.
 pub fn visible(call: &Call) -> Vec<Arc<Guest>> {
     let sees = |guest: &Arc<Guest>| call.who.is_monitoring() || *guest.user == *call.who.name();
@@ -102,7 +116,10 @@ pub fn visible(call: &Call) -> Vec<Arc<Guest>> {
 fn listed(call: &Call, guests: impl Iterator<Item = Arc<Guest>>) -> Result<Answer, Error> {
     let node: Arc<str> = call.node().into();
     let now_ms = call.broker.clock().now_ms();
-    let describe = |guest: Arc<Guest>| Connection { name: guest.name(), guest, node: node.clone(), now_ms };
+    let describe = |guest: Arc<Guest>| {
+        let name = guest.name();
+        Connection { name, guest, node: node.clone(), now_ms, is_alone: false }
+    };
     list::all(call, guests.map(describe).collect())
 }
 
@@ -133,7 +150,8 @@ fn named(call: &Call) -> Result<Arc<Guest>, Error> {
 fn get(call: &Call) -> Result<Answer, Error> {
     let guest = named(call)?;
     let now_ms = call.broker.clock().now_ms();
-    list::one(call, &Connection { name: guest.name(), guest, node: call.node().into(), now_ms })
+    let (name, node) = (guest.name(), call.node().into());
+    list::one(call, &Connection { name, guest, node, now_ms, is_alone: true })
 }
 
 fn its_channels(call: &Call) -> Result<Answer, Error> {

@@ -19,7 +19,7 @@ use crate::vhost::Vhost;
 pub fn routes() -> Vec<Route> {
     vec![
         Route::list("/consumers", Right::Any, "All consumers", all),
-        Route::list("/consumers/{vhost}", Right::See, "The consumers of a vhost", all),
+        Route::list("/consumers/{vhost}", Right::Any, "The consumers of a vhost", all),
     ]
 }
 
@@ -77,20 +77,35 @@ fn consumers(call: &Call, vhost: &Arc<Vhost>, queue: &Handle) -> Vec<Consumer> {
     queue.consumers().into_iter().map(describe).collect()
 }
 
+fn described(consumer: &Consumer) -> Json {
+    let columns = Columns::default();
+    let mut sheet = Sheet::new(&columns);
+    consumer.describe(&mut sheet);
+    sheet.done()
+}
+
 /// The consumers of a queue, described.
 pub fn of(call: &Call, vhost: &Arc<Vhost>, queue: &Handle) -> Vec<Json> {
-    let described = |consumer: Consumer| {
-        let columns = Columns::default();
-        let mut sheet = Sheet::new(&columns);
-        consumer.describe(&mut sheet);
-        sheet.done()
+    consumers(call, vhost, queue).iter().map(described).collect()
+}
+
+/// The consumers of a channel, described.
+pub fn of_channel(call: &Call, guest: &Guest, number: u16) -> Vec<Json> {
+    // They are known to the queues of its vhost.
+    let Ok(vhost) = call.broker.vhost(&guest.vhost) else { return Vec::new() };
+    let is_its = |consumer: &Consumer| {
+        let consumer = &consumer.look.consumer;
+        consumer.connection == guest.id && consumer.channel == number
     };
-    consumers(call, vhost, queue).into_iter().map(described).collect()
+    let all = vhost.declared_queues().into_iter().flat_map(|queue| consumers(call, &vhost, &queue));
+    all.filter(is_its).map(|consumer| described(&consumer)).collect()
 }
 
 fn all(call: &Call) -> Result<Answer, Error> {
     let mut found = Vec::new();
-    for vhost in call.vhosts()? {
+    // All of them: whose they are decides who sees them.
+    let vhosts = if call.has_param("vhost") { vec![call.vhost()?] } else { call.broker.vhosts() };
+    for vhost in vhosts {
         for queue in vhost.declared_queues() {
             found.extend(consumers(call, &vhost, &queue));
         }

@@ -42,6 +42,14 @@ impl Error {
         Error::missing_fields(&[name])
     }
 
+    /// What came of an operation that RabbitMQ does over AMQP for a request: who may not is told what.
+    pub fn in_full(error: error::Error) -> Error {
+        match error {
+            error::Error::Refused { .. } => Error::NotAuthorised(format!("ACCESS_REFUSED - {error}")),
+            other => other.into(),
+        }
+    }
+
     /// Fields of a body that have to be there, in RabbitMQ's words.
     pub fn missing_fields(names: &[&str]) -> Error {
         let names: Vec<String> = names.iter().map(|name| format!("{{key_missing,{name}}}")).collect();

@@ -15,6 +15,7 @@ use super::route::{Right, Route};
 use super::sheet::Sheet;
 use super::stats::{self, ROUTED};
 use crate::json::table_to_json;
+use crate::queue::Past;
 use crate::vhost::{ExchangeFlags, Vhost};
 
 pub fn routes() -> Vec<Route> {
@@ -41,6 +42,9 @@ struct Exchange {
     declared: Declared,
     arguments: Table,
     now_ms: u64,
+    past: Past,
+    /// It was asked for alone.
+    is_alone: bool,
 }
 
 impl Item for Exchange {
@@ -66,19 +70,25 @@ impl Item for Exchange {
             sheet.put("user_who_performed_action", "rmq-internal");
         }
         sheet.with("messages_delayed", || json!(self.vhost.delayed_count(&self.name)));
+        if self.is_alone {
+            // Which channels publish to it and which queues it leads to is counted of neither, as in RabbitMQ unless
+            // its rates are `detailed`.
+            sheet.put("incoming", json!([]));
+            sheet.put("outgoing", json!([]));
+        }
         sheet.with("message_stats", || {
-            let figures = self.vhost.exchange_tally(&self.name).figures(self.now_ms);
+            let figures = self.vhost.exchange_tally(&self.name).figures_over(self.now_ms, self.past.rates);
             Json::Object(stats::message_stats(&figures, &[ROUTED]))
         });
     }
 }
 
 fn all(call: &Call) -> Result<Answer, Error> {
-    let now_ms = call.broker.clock().now_ms();
+    let (now_ms, past) = (call.broker.clock().now_ms(), call.past());
     let exchanges = call.vhosts()?.into_iter().flat_map(|vhost| {
         let describe = |(declared, arguments): (Declared, Table)| {
             let name = declared.name.to_string();
-            Exchange { vhost: vhost.clone(), name, declared, arguments, now_ms }
+            Exchange { vhost: vhost.clone(), name, declared, arguments, now_ms, past, is_alone: false }
         };
         vhost.exchanges().into_iter().map(describe).collect::<Vec<_>>()
     });
@@ -89,7 +99,8 @@ fn get(call: &Call) -> Result<Answer, Error> {
     let vhost = call.vhost()?;
     let name = call.exchange("name").to_string();
     let (declared, arguments) = vhost.exchange(&name).ok_or(Error::NotFound)?;
-    list::one(call, &Exchange { vhost, name, declared, arguments, now_ms: call.broker.clock().now_ms() })
+    let now_ms = call.broker.clock().now_ms();
+    list::one(call, &Exchange { vhost, name, declared, arguments, now_ms, past: call.past(), is_alone: true })
 }
 
 fn put(call: &Call) -> Result<Answer, Error> {
@@ -111,7 +122,14 @@ fn put(call: &Call) -> Result<Answer, Error> {
         internal: flag(&body, "internal")?.unwrap_or(false),
     };
     let kind = text(&body, "type")?.unwrap_or("direct");
-    vhost.declare_exchange(&caller, name, kind, flags, &table(&body, "arguments")?)?;
+    let declared = vhost.declare_exchange(&caller, name, kind, flags, &table(&body, "arguments")?);
+    declared.map_err(|error| match error {
+        // RabbitMQ says it differently here than over AMQP.
+        crate::error::Error::UnknownKind(kind) => {
+            Error::BadRequest(format!("invalid exchange type '{kind}'"))
+        }
+        other => other.into(),
+    })?;
     call.settle()?;
     Ok(Answer::put(is_new))
 }

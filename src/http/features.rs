@@ -9,7 +9,12 @@ use super::route::{Right, Route};
 
 pub fn routes() -> Vec<Route> {
     vec![
-        Route::list("/feature-flags", Right::Any, "What RabbitMQ has behind flags, and is here", flags),
+        Route::list(
+            "/feature-flags",
+            Right::Administer,
+            "What RabbitMQ has behind flags, and is here",
+            flags,
+        ),
         Route::put("/feature-flags/{name}/enable", Right::Administer, "Does nothing: all are on", enable)
             .body(json!({}), &[]),
         Route::list("/deprecated-features", Right::Any, "What RabbitMQ gives up, and is here", deprecated),
@@ -30,8 +35,11 @@ const FLAGS: &[(&str, &str)] = &[
     ("maintenance_mode_status", "A node says that it goes"),
     ("message_containers", "Messages are kept as they came"),
     ("quorum_queue", "Queues of type quorum"),
-    ("restart_streams", "Streams"),
-    ("stream_queue", "Queues of type stream are told apart from others; this version refuses them by name"),
+    // NServiceBus does not start without it, though all that it declares are quorum queues.
+    (
+        "stream_queue",
+        "Arguments of streams are understood; this version has none yet and refuses them by name",
+    ),
     ("user_limits", "Limits of users"),
     ("virtual_host_metadata", "Vhosts have tags and a description"),
 ];

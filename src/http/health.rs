@@ -7,6 +7,8 @@ use super::call::Call;
 use super::error::Error;
 use super::route::{Right, Route};
 use crate::alarm::Cause;
+use crate::auth::Action;
+use crate::error::What;
 
 pub fn routes() -> Vec<Route> {
     const CHECKS: &str = "Whether a check passes";
@@ -172,9 +174,11 @@ fn connections(call: &Call) -> Result<Answer, Error> {
 fn aliveness(call: &Call) -> Result<Answer, Error> {
     const QUEUE: &str = "aliveness-test";
     let (vhost, caller) = call.caller_here()?;
-    let (queue, _) = vhost.declare_queue(&caller, QUEUE, Default::default(), &amqp::Table::new())?;
+    let declared = vhost.declare_queue(&caller, QUEUE, Default::default(), &amqp::Table::new());
+    let (queue, _) = declared.map_err(Error::in_full)?;
     let properties = amqp::Properties::default().encode();
-    vhost.publish(&caller, "", QUEUE, &properties, "test_message".into())?;
+    vhost.publish(&caller, "", QUEUE, &properties, "test_message".into()).map_err(Error::in_full)?;
+    caller.access.check(Action::Read, What::Queue, QUEUE).map_err(Error::in_full)?;
     let outbox = crate::outbox::Outbox::new();
     match queue.get(true, &outbox) {
         crate::queue::Got::Message(..) => ok(),

@@ -17,7 +17,7 @@ pub fn routes() -> Vec<Route> {
     let limit = json!({"value": 100});
     vec![
         Route::list("/vhost-limits", Right::Any, "The limits of vhosts", of_vhosts),
-        Route::list("/vhost-limits/{vhost}", Right::See, "The limits of a vhost", of_vhosts),
+        Route::list("/vhost-limits/{vhost}", Right::Watch, "The limits of a vhost", of_vhosts),
         Route::put("/vhost-limits/{vhost}/{name}", RIGHT, "Limits a vhost", limit_vhost)
             .body(limit.clone(), &["value"]),
         Route::delete("/vhost-limits/{vhost}/{name}", RIGHT, "A vhost is not limited any more", clear_vhost),
@@ -47,7 +47,7 @@ impl Item for Limits {
 }
 
 fn of_vhosts(call: &Call) -> Result<Answer, Error> {
-    let limits = call.vhosts()?.into_iter().filter_map(|vhost| {
+    let limits = call.watched_vhosts()?.into_iter().filter_map(|vhost| {
         let value = vhost.about().limits.to_json();
         (!value.is_empty()).then(|| Limits { of: "vhost", name: vhost.name().to_string(), value })
     });

@@ -172,7 +172,7 @@ impl Page {
     }
 
     fn count(&self, total: usize) -> usize {
-        total.div_ceil(self.size).max(1)
+        total.div_ceil(self.size)
     }
 }
 

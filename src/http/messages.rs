@@ -13,7 +13,9 @@ use super::answer::Answer;
 use super::call::{Call, integer, require, table, text};
 use super::error::Error;
 use super::route::{Right, Route};
+use crate::auth::Action;
 use crate::delivery::{ConsumerId, Entry};
+use crate::error::What;
 use crate::json::{body_json, properties_json};
 use crate::message::Message;
 use crate::outbox::Outbox;
@@ -108,9 +110,8 @@ pub fn properties_of(body: &Map<String, Json>) -> Result<Vec<u8>, Error> {
         let value = match given.get(name) {
             None => return Ok(None),
             Some(Json::String(text)) => text.clone(),
-            Some(Json::Number(number)) => number.to_string(),
             Some(Json::Null) => return Err(Error::BadRequest("null_not_allowed".into())),
-            Some(other) => return Err(Error::Bad(json!(["not_string", name, other]))),
+            Some(_) => return Err(Error::Bad(json!(["not_string", name]))),
         };
         if value.len() > amqp::limits::SHORT_STRING_BYTES_MAX {
             return Err(Error::BadRequest(format!(
@@ -250,11 +251,13 @@ fn get(call: &Call) -> Result<Answer, Error> {
     }
     let encoding = Encoding::read(&body)?;
     let (vhost, caller) = call.caller_here()?;
-    let missing = || {
-        Error::Missing(format!("NOT_FOUND - no queue '{}' in vhost '{}'", call.param("name"), vhost.name()))
-    };
-    vhost.queue(call.param("name")).map_err(|_| missing())?;
-    let queue = vhost.queue_to_read(&caller, call.param("name")).map_err(|error| match error {
+    let name = call.param("name");
+    // RabbitMQ asks whether one may before it looks whether there is such a queue.
+    caller.access.check(Action::Read, What::Queue, name).map_err(Error::in_full)?;
+    vhost
+        .queue(name)
+        .map_err(|_| Error::Missing(format!("NOT_FOUND - no queue '{name}' in vhost '{}'", vhost.name())))?;
+    let queue = vhost.queue_to_read(&caller, name).map_err(|error| match error {
         crate::error::Error::Locked(_) => Error::BadRequest(format!("405 RESOURCE_LOCKED - {error}")),
         other => other.into(),
     })?;

@@ -184,7 +184,7 @@ async fn answer(
     let (done, response) = tokio::sync::oneshot::channel();
     let work = move || {
         let answered = auth::allow(&call, &route).and_then(|()| (route.handle)(&call));
-        answer::send(&call, answered, done);
+        answer::send(answered, done);
     };
     let work = tokio::task::spawn_blocking(work);
     match response.await {

@@ -96,7 +96,6 @@ fn describe(call: &Call) -> Json {
     let broker = &call.broker;
     let config = &broker.config;
     let usage = Usage::look(&config.data_dir);
-    let sockets = broker.roster.len() as u64 + broker.listeners().len() as u64;
     let mechanism =
         |name: &String| json!({"name": name, "description": format!("SASL {name}"), "enabled": true});
     let log = config.log_file.as_ref().map_or("<stdout>".into(), |path| path.display().to_string());
@@ -111,17 +110,12 @@ fn describe(call: &Call) -> Json {
         "run_queue": tokio::runtime::Handle::current().metrics().global_queue_depth(),
         "processors": processors(),
         "rates_mode": "basic",
-        "fd_used": usage.descriptors.0,
         "fd_total": usage.descriptors.1,
-        "sockets_used": sockets,
         "sockets_total": usage.descriptors.1,
-        "proc_used": usage.threads.0,
         "proc_total": usage.threads.1,
-        "mem_used": usage.resident_bytes,
         "mem_limit": broker.budget().limit_bytes(),
         "mem_alarm": broker.alarm().has(Cause::Memory),
         "mem_calculation_strategy": "rss",
-        "disk_free": usage.disk_free_bytes,
         "disk_free_limit": config.disk_free_bytes_min,
         "disk_free_alarm": broker.alarm().has(Cause::LowDisk) || broker.alarm().has(Cause::FullDisk),
         "exchange_types": exchange_types(),
@@ -140,7 +134,8 @@ fn describe(call: &Call) -> Json {
         "metrics_gc_queue_length": {},
     });
     let map = node.as_object_mut().expect("it is an object");
-    map.extend(overview::churn(&broker.roster.churn, broker.clock().now_ms()));
+    let figures = broker.node_figures(&usage, call.span("node_stats"));
+    map.extend(overview::node_stats(&figures));
     node
 }
 

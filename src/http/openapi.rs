@@ -5,24 +5,24 @@ use serde_json::{Map, Value as Json, json};
 use super::answer::Answer;
 use super::call::Call;
 use super::error::Error;
-use super::route::{Right, Route};
+use super::route::{Format, Right, Route};
 
 pub fn routes() -> Vec<Route> {
     vec![Route::get("/openapi.json", Right::Nobody, "This document", get).query(&[])]
 }
 
-fn get(_: &Call) -> Result<Answer, Error> {
-    Ok(Answer::Json(document()))
+fn get(call: &Call) -> Result<Answer, Error> {
+    Ok(Answer::Json(document(&call.broker.config.http_path_prefix)))
 }
 
-/// The whole document.
-pub fn document() -> Json {
+/// The whole document of an API that stands below this prefix.
+fn document(prefix: &str) -> Json {
     let mut paths: Map<String, Json> = Map::new();
     for route in super::routes() {
         let path = paths.entry(format!("/api{}", route.path)).or_insert_with(|| json!({}));
         path[route.method.as_str().to_lowercase()] = operation(&route);
     }
-    json!({
+    let mut document = json!({
         "openapi": "3.0.3",
         "info": {
             "title": "Garenne",
@@ -33,7 +33,11 @@ pub fn document() -> Json {
         "security": [{"basic": []}],
         "components": {"securitySchemes": {"basic": {"type": "http", "scheme": "basic"}}},
         "paths": paths,
-    })
+    });
+    if !prefix.is_empty() {
+        document["servers"] = json!([{"url": prefix}]);
+    }
+    document
 }
 
 fn operation(route: &Route) -> Json {
@@ -84,7 +88,15 @@ fn operation(route: &Route) -> Json {
         if !route.required.is_empty() {
             schema["required"] = json!(route.required);
         }
-        operation["requestBody"] = json!({"required": !route.required.is_empty(), "content": {"application/json": {"schema": schema}}});
+        let file = json!({"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}});
+        let content = match route.format {
+            Format::Json => json!({"application/json": {"schema": schema}}),
+            Format::JsonOrUpload => {
+                json!({"application/json": {"schema": schema}, "multipart/form-data": {"schema": file}})
+            }
+            Format::Form => json!({"application/x-www-form-urlencoded": {"schema": schema}}),
+        };
+        operation["requestBody"] = json!({"required": !route.required.is_empty(), "content": content});
     }
     operation
 }

@@ -21,7 +21,7 @@ pub fn routes() -> Vec<Route> {
     vec![
         Route::list("/policies", Right::Any, "All policies", all::<false>),
         Route::list("/policies/{vhost}", Right::See, "The policies of a vhost", all::<false>),
-        Route::get(ONE, Right::See, "A policy", get::<false>),
+        Route::get(ONE, Right::Policies, "A policy", get::<false>),
         Route::put(ONE, Right::Policies, "Makes a policy or changes it", put::<false>)
             .body(policy.clone(), NEEDED),
         Route::delete(ONE, Right::Policies, "Deletes a policy", delete::<false>),
@@ -32,7 +32,7 @@ pub fn routes() -> Vec<Route> {
             "The policies of operators for a vhost",
             all::<true>,
         ),
-        Route::get(OPERATORS, Right::See, "A policy of an operator", get::<true>),
+        Route::get(OPERATORS, Right::Administer, "A policy of an operator", get::<true>),
         Route::put(OPERATORS, Right::Administer, "Makes an operator's policy or changes it", put::<true>)
             .body(policy, NEEDED),
         Route::delete(OPERATORS, Right::Administer, "Deletes an operator's policy", delete::<true>),

@@ -6,16 +6,17 @@ use serde_json::{Value as Json, json};
 
 use super::answer::Answer;
 use super::call::{Call, flag, integer, table};
+use super::channels::connection_details;
 use super::consumers;
 use super::error::Error;
 use super::list::{self, Item};
 use super::route::{Right, Route};
 use super::sheet::Sheet;
-use super::stats::{self, TAKEN};
+use super::stats::{self, LENGTHS, Lengths, TAKEN};
 use crate::auth::Action;
 use crate::error::What;
 use crate::json::table_to_json;
-use crate::queue::{Handle, QueueKind};
+use crate::queue::{Handle, Past, QueueKind};
 use crate::tally::Count;
 use crate::vhost::{QueueFlags, Vhost};
 
@@ -65,8 +66,18 @@ pub struct Queue {
     pub queue: Handle,
     /// What the node is called.
     pub node: Arc<str>,
-    /// Its consumers are described, too.
-    pub consumers: Option<Vec<Json>>,
+    /// Which moments of the past are told of.
+    pub past: Past,
+    /// It was asked for alone.
+    pub alone: Option<Alone>,
+}
+
+/// What is told of a queue only when it is asked for alone.
+pub struct Alone {
+    /// Its consumers, described.
+    consumers: Vec<Json>,
+    /// The connection that has it for itself, described.
+    owner: Option<Json>,
 }
 
 impl Item for Queue {
@@ -91,8 +102,15 @@ impl Item for Queue {
             sheet.put("operator_policy", effective.operator_policy);
             sheet.put("effective_policy_definition", effective.definition);
         }
-        if let Some(consumers) = &self.consumers {
-            sheet.with("consumer_details", || consumers.clone().into());
+        if let Some(alone) = &self.alone {
+            sheet.with("consumer_details", || alone.consumers.clone().into());
+            // Which exchanges they come from and which channels they go to is counted of neither, as in RabbitMQ
+            // unless its rates are `detailed`.
+            sheet.put("incoming", json!([]));
+            sheet.put("deliveries", json!([]));
+            if let Some(owner) = &alone.owner {
+                sheet.put("owner_pid_details", owner.clone());
+            }
         }
         self.describe_state(sheet);
     }
@@ -100,20 +118,24 @@ impl Item for Queue {
 
 impl Queue {
     fn describe_state(&self, sheet: &mut Sheet<'_>) {
-        let look = self.queue.look();
+        let look = self.queue.look_back(self.past);
         let is_quorum = look.settings.kind == QueueKind::Quorum;
         sheet.put("type", if is_quorum { "quorum" } else { "classic" });
         sheet.put("state", if look.paused_until_ms > 0 { "paused" } else { "running" });
         sheet.put("paused_until_ms", Some(look.paused_until_ms).filter(|ms| *ms > 0));
         let messages = look.ready + look.unacked;
-        let growth = look.growth.0 + look.growth.1;
-        for (name, n, per_second) in [
-            ("messages", messages, growth),
-            ("messages_ready", look.ready, look.growth.0),
-            ("messages_unacknowledged", look.unacked, look.growth.1),
-        ] {
-            sheet.put(name, n);
-            sheet.with(&format!("{name}_details"), || json!({"rate": stats::rate(per_second)}));
+        if sheet.wants(LENGTHS) {
+            let lengths = Lengths { now: [look.ready, look.unacked], growth: look.growth, past: look.past };
+            sheet.extend(lengths.describe());
+        }
+        const OF_PERSISTENT: &[&str] = &["messages_persistent", "message_bytes_persistent"];
+        if sheet.wants(OF_PERSISTENT) {
+            let persistent = self.queue.persistent_count().min(messages as u64);
+            let bytes = look.ready_body_bytes + look.unacked_body_bytes;
+            sheet.put("messages_persistent", persistent);
+            // Octets are not counted apart: where only some are persistent, each counts as one of middle size.
+            let share = u128::from(bytes) * u128::from(persistent) / messages.max(1) as u128;
+            sheet.put("message_bytes_persistent", u64::try_from(share).unwrap_or(bytes));
         }
         sheet.put("messages_resting", look.resting);
         sheet.put("messages_ram", messages - look.away.min(messages));
@@ -153,11 +175,11 @@ impl Queue {
 const QUEUE_BYTES: usize = 5 * 1024;
 
 fn all(call: &Call) -> Result<Answer, Error> {
-    let node: Arc<str> = call.node().into();
+    let (node, past): (Arc<str>, Past) = (call.node().into(), call.past());
     let queues = call.vhosts()?.into_iter().flat_map(|vhost| {
         let node = node.clone();
         let queues = vhost.declared_queues().into_iter();
-        queues.map(move |queue| Queue { vhost: vhost.clone(), queue, node: node.clone(), consumers: None })
+        queues.map(move |queue| Queue { vhost: vhost.clone(), queue, node: node.clone(), past, alone: None })
     });
     list::all(call, queues.collect())
 }
@@ -174,8 +196,11 @@ pub fn named(call: &Call) -> Result<(Arc<Vhost>, Handle), Error> {
 
 fn get(call: &Call) -> Result<Answer, Error> {
     let (vhost, queue) = named(call)?;
-    let consumers = Some(consumers::of(call, &vhost, &queue));
-    list::one(call, &Queue { vhost, queue, node: call.node().into(), consumers })
+    let consumers = consumers::of(call, &vhost, &queue);
+    let owner = queue.declaration().owner.and_then(|owner| call.broker.roster.get(owner));
+    let owner = owner.map(|guest| connection_details(&guest));
+    let alone = Some(Alone { consumers, owner });
+    list::one(call, &Queue { vhost, queue, node: call.node().into(), past: call.past(), alone })
 }
 
 fn put(call: &Call) -> Result<Answer, Error> {

@@ -15,8 +15,10 @@ pub enum Right {
     Nobody,
     /// Every user with one of the tags.
     Any,
-    /// Who has permissions in the vhost of the path; monitoring sees all of them.
+    /// Who has permissions in the vhost of the path; administrators.
     See,
+    /// Who has permissions in the vhost of the path; monitoring.
+    Watch,
     /// Who has permissions in the vhost of the path.
     Use,
     /// Policymakers who have permissions in the vhost of the path; administrators.
@@ -47,8 +49,21 @@ pub struct Route {
     pub body: Json,
     /// Which of the body's fields have to be there.
     pub required: &'static [&'static str],
+    /// What the body is written in.
+    pub format: Format,
     /// Parameters behind the question mark.
     pub query: &'static [&'static str],
+}
+
+/// What a body is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// JSON.
+    Json,
+    /// JSON; or a form whose field `file` is that.
+    JsonOrUpload,
+    /// A form.
+    Form,
 }
 
 /// The parameters of everything that is listed.
@@ -57,7 +72,17 @@ pub const LIST: &[&str] =
 
 impl Route {
     fn new(method: Method, path: &'static str, right: Right, about: &'static str, handle: Handle) -> Route {
-        Route { method, path, right, about, handle, body: Json::Null, required: &[], query: &[] }
+        Route {
+            method,
+            path,
+            right,
+            about,
+            handle,
+            body: Json::Null,
+            required: &[],
+            format: Format::Json,
+            query: &[],
+        }
     }
 
     /// A thing.
@@ -88,6 +113,16 @@ impl Route {
     /// The body is like this one, and some of its fields have to be there.
     pub fn body(self, example: Json, required: &'static [&'static str]) -> Route {
         Route { body: example, required, ..self }
+    }
+
+    /// A form may bring the body as its file.
+    pub fn upload(self) -> Route {
+        Route { format: Format::JsonOrUpload, ..self }
+    }
+
+    /// The body is a form with fields like these, and some of them have to be there.
+    pub fn form(self, example: Json, required: &'static [&'static str]) -> Route {
+        Route { format: Format::Form, ..self.body(example, required) }
     }
 
     /// These may stand behind the question mark.

@@ -92,6 +92,11 @@ impl<'a> Sheet<'a> {
         }
     }
 
+    /// Fills in the columns that another place describes.
+    pub fn extend(&mut self, columns: Map<String, Json>) {
+        columns.into_iter().for_each(|(key, value)| self.put(&key, value));
+    }
+
     /// Whether one of these columns is wanted.
     pub fn wants(&self, keys: &[&str]) -> bool {
         keys.iter().any(|key| self.columns.wants(key))

@@ -87,7 +87,11 @@ fn put(call: &Call) -> Result<Answer, Error> {
         exchange: field("exchange")?,
         permission: TopicPermission { write: field("write")?, read: field("read")? },
     };
-    call.broker.put_topic_permission(&call.actor(), wanted).map(Answer::put).map_err(nobody)
+    // As RabbitMQ has it: new is what a user gets first in a vhost, for whichever exchange.
+    let all = call.broker.topic_permissions();
+    let is_first = !all.iter().any(|other| other.user == wanted.user && other.vhost == wanted.vhost);
+    call.broker.put_topic_permission(&call.actor(), wanted).map_err(nobody)?;
+    Ok(Answer::put(is_first))
 }
 
 fn delete(call: &Call) -> Result<Answer, Error> {

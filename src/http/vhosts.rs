@@ -8,9 +8,12 @@ use super::answer::Answer;
 use super::call::{Call, flag, text};
 use super::error::Error;
 use super::list::{self, Item};
+use super::overview::Totals;
 use super::route::{Right, Route};
 use super::sheet::Sheet;
-use crate::broker::{VhostChanges, metadata};
+use super::stats::{self, LENGTHS, PUBLISHED, TAKEN};
+use crate::broker::{Broker, VhostChanges, metadata};
+use crate::queue::Past;
 use crate::vhost;
 
 pub fn routes() -> Vec<Route> {
@@ -40,6 +43,14 @@ pub fn routes() -> Vec<Route> {
 struct Vhost {
     vhost: Arc<vhost::Vhost>,
     node: Arc<str>,
+    broker: Arc<Broker>,
+    past: Past,
+}
+
+impl Vhost {
+    fn new(call: &Call, vhost: Arc<vhost::Vhost>) -> Vhost {
+        Vhost { vhost, node: call.node().into(), broker: call.broker.clone(), past: call.past() }
+    }
 }
 
 impl Item for Vhost {
@@ -59,27 +70,32 @@ impl Item for Vhost {
         sheet.with("cluster_state", || {
             Json::Object(Map::from_iter([(self.node.to_string(), Json::from("running"))]))
         });
-        if sheet.wants(&["messages", "messages_ready", "messages_unacknowledged"]) {
-            let (mut ready, mut unacknowledged) = (0, 0);
-            for look in self.vhost.declared_queues().iter().map(|queue| queue.look()) {
-                ready += look.ready;
-                unacknowledged += look.unacked;
-            }
-            sheet.put("messages", ready + unacknowledged);
-            sheet.put("messages_ready", ready);
-            sheet.put("messages_unacknowledged", unacknowledged);
+        if sheet.wants(LENGTHS) {
+            let mut totals = Totals::default();
+            totals.add(&self.vhost, self.past.lengths);
+            sheet.extend(totals.lengths.describe());
+        }
+        sheet.with("message_stats", || {
+            let figures = self.vhost.tallies().figures(self.broker.clock().now_ms(), self.past.rates);
+            Json::Object(stats::message_stats(&figures, &[PUBLISHED, TAKEN]))
+        });
+        if sheet.wants(&["recv_oct", "recv_oct_details", "send_oct", "send_oct_details"]) {
+            let traffic = self.broker.roster.traffic_of(self.vhost.name(), self.broker.clock().now_ms());
+            let mut map = Map::new();
+            stats::put(&mut map, "recv_oct", traffic.received_bytes, traffic.rates.0);
+            stats::put(&mut map, "send_oct", traffic.sent_bytes, traffic.rates.1);
+            sheet.extend(map);
         }
     }
 }
 
 fn all(call: &Call) -> Result<Answer, Error> {
-    let node: Arc<str> = call.node().into();
-    let vhosts = call.vhosts()?.into_iter().map(|vhost| Vhost { vhost, node: node.clone() });
+    let vhosts = call.watched_vhosts()?.into_iter().map(|vhost| Vhost::new(call, vhost));
     list::all(call, vhosts.collect())
 }
 
 fn get(call: &Call) -> Result<Answer, Error> {
-    list::one(call, &Vhost { vhost: call.vhost()?, node: call.node().into() })
+    list::one(call, &Vhost::new(call, call.vhost()?))
 }
 
 fn put(call: &Call) -> Result<Answer, Error> {

@@ -7,6 +7,7 @@ use amqp::Properties;
 use super::Handle;
 use super::arguments::Arguments;
 use super::consumers::Consumer;
+use crate::samples::{Samples, Span, Trail};
 use crate::tally::{Figures, Rated};
 
 /// How a queue stands.
@@ -47,10 +48,21 @@ pub struct Look {
     pub figures: Figures,
     /// How much more is ready, and unacked, in a second.
     pub growth: (f64, f64),
+    /// How much was ready, and unacked, at moments, if that was asked for.
+    pub past: Option<Samples<2>>,
+}
+
+/// Which moments of the past are of interest: of what is in a queue, and of what is counted of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Past {
+    /// What is in it.
+    pub lengths: Option<Span>,
+    /// What is counted.
+    pub rates: Option<Span>,
 }
 
 /// How much is in a queue.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Depth {
     /// Ready messages.
     pub ready: usize,
@@ -60,6 +72,8 @@ pub struct Depth {
     pub consumers: usize,
     /// How much more is ready, and unacked, in a second.
     pub growth: (f64, f64),
+    /// How much was ready, and unacked, at moments, if that was asked for.
+    pub past: Option<Samples<2>>,
 }
 
 /// A consumer as operators see it.
@@ -73,9 +87,22 @@ pub struct ConsumerLook {
     pub is_active: bool,
 }
 
+/// How much was in a queue. If nothing has been counted of it, it has had what it has since the start.
+fn past_levels(rated: Option<&Rated>, span: Span, now_ms: u64, levels: [u64; 2]) -> Samples<2> {
+    match rated {
+        Some(rated) => rated.past_levels(span, now_ms),
+        None => Trail::default().samples(span, now_ms, 0, levels),
+    }
+}
+
 impl Handle {
     /// How the queue stands.
     pub fn look(&self) -> Look {
+        self.look_back(Past::default())
+    }
+
+    /// How the queue stands, and has stood.
+    pub fn look_back(&self, past: Past) -> Look {
         let now_ms = self.0.surroundings.clock.now_ms();
         let guarded = self.lock();
         let state = &guarded.state;
@@ -103,22 +130,35 @@ impl Handle {
             used_at_ms: state.unused_since_ms().max(rated.map_or(0, Rated::added_at_ms)),
             paused_until_ms: state.pause_until_ms(),
             head,
-            figures: rated.map(|rated| rated.figures(now_ms)).unwrap_or_default(),
+            figures: rated.unwrap_or(&Rated::default()).figures(now_ms, past.rates),
             growth: rated
                 .map(|rated| rated.growth([ready as u64, unacked as u64], now_ms))
                 .unwrap_or_default(),
+            past: past.lengths.map(|span| past_levels(rated, span, now_ms, [ready as u64, unacked as u64])),
         }
     }
 
-    /// How much is in it.
-    pub fn depth(&self) -> Depth {
+    /// How much is in it; and was, if a span is asked for.
+    pub fn depth(&self, span: Option<Span>) -> Depth {
         let now_ms = self.0.surroundings.clock.now_ms();
         let guarded = self.lock();
         let state = &guarded.state;
         let (ready, unacked) = (state.ready_count(), state.unacked_count());
-        let growth =
-            guarded.rated.as_deref().map(|rated| rated.growth([ready as u64, unacked as u64], now_ms));
-        Depth { ready, unacked, consumers: state.consumer_count(), growth: growth.unwrap_or_default() }
+        let rated = guarded.rated.as_deref();
+        let growth = rated.map(|rated| rated.growth([ready as u64, unacked as u64], now_ms));
+        Depth {
+            ready,
+            unacked,
+            consumers: state.consumer_count(),
+            growth: growth.unwrap_or_default(),
+            past: span.map(|span| past_levels(rated, span, now_ms, [ready as u64, unacked as u64])),
+        }
+    }
+
+    /// How many of its messages survive a restart, so far as the store has applied what it was given.
+    pub fn persistent_count(&self) -> u64 {
+        let store = &self.0.surroundings.store;
+        if self.declaration().is_kept() { self.line_ids().map(|id| store.live(id)).sum() } else { 0 }
     }
 
     /// Its consumers, in the order in which they came.

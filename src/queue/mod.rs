@@ -41,7 +41,7 @@ pub use browse::Waiting;
 pub use consumers::Consumer;
 pub use counters::{Counters, Lost};
 pub use departure::{Departed, Departure, Exit, Reason};
-pub use look::{ConsumerLook, Depth, Look};
+pub use look::{ConsumerLook, Depth, Look, Past};
 pub use state::{Dead, DeleteIf, Got, Joined, Kept, Return};
 
 use crate::clock::Clock;

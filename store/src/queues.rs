@@ -283,6 +283,11 @@ impl Queues {
         &self.weights
     }
 
+    /// How many messages of a queue are live.
+    pub(crate) fn live_of(&self, id: QueueId) -> u64 {
+        self.queues.get(&id).map_or(0, Queue::live)
+    }
+
     /// Whether a message is live and lies in this segment.
     pub(crate) fn is_live_in(&self, id: QueueId, seq: Seq, segment: u64) -> bool {
         let (index, slot) = place(seq);

@@ -299,6 +299,11 @@ impl Store {
         state.is_some_and(|state| lock(&state).queues.is_live(queue, seq))
     }
 
+    /// How many messages of a queue are there that are [`Store::applied`] and have not been settled.
+    pub fn live(&self, queue: QueueId) -> u64 {
+        self.owner.state.upgrade().map_or(0, |state| lock(&state).queues.live_of(queue))
+    }
+
     /// How many due times are where: for tests.
     #[doc(hidden)]
     pub fn due_figures(&self) -> Result<DueFigures, Error> {

@@ -28,7 +28,8 @@ OWN = re.compile(r"password_hash|.*(memory|mem_|_used|_total|_free|reductions|_o
                  r"|timestamp|uptime|idle_since|connected_at|run_queue|gc_|proc|rate|utilisation|hash|backing_queue|garbage|disk"
                  r"|io_|pid|percentage|applications|version|sockets|context_switches|contexts|config_files|log_files"
                  r"|db_dir|metrics_gc|cluster_links|net_ticktime|os_|exchange_types|enabled_plugins).*", re.I)
-TEXT_MASKS = [(r"\b\d{13}\b", "@time"), (r"\b[\w+/]{48}\b", "@hash")]
+TEXT_MASKS = [(r"\b\d{13}\b", "@time"), (r"\b[\w+/]{48}\b", "@hash"),
+              (r"~[\w-]{6}([\w-]{16})?(?![\w-])", "~@hash")]      # of a binding's arguments, each broker's own
 
 
 def words(line):
@@ -57,7 +58,7 @@ def table(text, version):
 
 
 def row_name(row):
-    return tuple(row[key] for key in NAMING if key in row) or tuple(row.values())
+    return tuple(plain(row[key]) for key in NAMING if key in row) or tuple(row.values())
 
 
 def compare_tables(result, name, theirs, ours):
@@ -65,22 +66,43 @@ def compare_tables(result, name, theirs, ours):
     for head in sorted(missing):
         if any(row.get(head) for row in theirs):
             result.differ(name, [row.get(head) for row in theirs][:10], None, f"column {head}")
-    left, right = ({row_name(row): row for row in rows} for rows in (theirs, ours))
-    for row in left.keys() - right.keys():
-        result.differ(name, left[row], None, f"row {'/'.join(row)} missing")
-    for row in right.keys() - left.keys():
-        result.differ(name, None, right[row], f"row {'/'.join(row)} only here")
+    left, right = by_name(theirs), by_name(ours)
     seen = set()
-    for row in left.keys() & right.keys():
-        for head, value in left[row].items():
-            if head in right[row] and not OWN.fullmatch(head) and plain(value) != plain(right[row][head]) and head not in seen:
-                seen.add(head)
-                result.differ(name, f"{'/'.join(row)}: {value}", right[row][head], f"column {head}")
+    for row in left.keys() | right.keys():
+        one, other = left.get(row, []), right.get(row, [])
+        for their_row in one[len(other):]:
+            result.differ(name, their_row, None, f"row {'/'.join(row)} missing")
+        for our_row in other[len(one):]:
+            result.differ(name, None, our_row, f"row {'/'.join(row)} only here")
+        for their_row, our_row in zip(one, other, strict=False):
+            for head, value in their_row.items():
+                if head in our_row and not OWN.fullmatch(head) and plain(value) != plain(our_row[head]) and head not in seen:
+                    seen.add(head)
+                    result.differ(name, f"{'/'.join(row)}: {value}", our_row[head], f"column {head}")
+
+
+def by_name(rows):
+    """Rows by their names, in an order that both brokers share where several have the same; one alone needs no name."""
+    if len(rows) == 1 and not any(key in rows[0] for key in NAMING):
+        return {(): rows}
+    named = {}
+    for row in rows:
+        named.setdefault(row_name(row), []).append(row)
+    for same in named.values():
+        same.sort(key=lambda row: [plain(value) for head, value in row.items() if not OWN.fullmatch(head)])
+    return named
 
 
 def plain(cell):
-    """A cell without what is only a way to write nothing."""
-    return "" if cell in ("{}", "[]", "N/A") else cell
+    """A cell without what is only a way to write it: nothing, or the order of an object's keys."""
+    if cell in (None, "{}", "[]", "N/A"):
+        return ""
+    if cell.startswith("{"):
+        try:
+            return json.dumps(json.loads(cell), sort_keys=True)
+        except ValueError:
+            pass
+    return cell
 
 
 class Admin:

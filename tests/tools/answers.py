@@ -124,6 +124,10 @@ def identity(item):
         if isinstance(item.get("client_properties"), dict) else None
     if label:
         return label
+    if str(item.get("name")).startswith("@w.") and "node" in item:      # a connection of which not all is told
+        return item["name"][1:]
+    if "auth_attempts" in item:
+        return (item["protocol"], str(item.get("remote_address")), str(item.get("username")))
     if "routing_key" in item and "arguments" in item and "destination" in item:
         return tuple(str(item.get(key)) for key in ("source", "vhost", "destination", "routing_key", "arguments"))
     if "consumer_tag" in item and "queue" in item:
@@ -209,7 +213,8 @@ def compare(result, name, theirs, ours):
     if (name.startswith("page") or name in ("sort-unknown", "sort-arguments", "sort-reverse-bad")) and not seen:
         order, our_order = ([show(identity(item)) for item in items] if all(identity(item) for item in items) else None
                             for items in (listed(body), listed(our_body)))
-        if order != our_order:
+        # Clients have the names that their ports give them, so that chance puts them in order.
+        if order != our_order and not any("@" in json.dumps(item) for item in listed(body)):
             result.differ(name, order, our_order, "order")
 
 
