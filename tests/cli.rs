@@ -400,6 +400,14 @@ fn plugins_are_enabled_in_an_image_that_is_being_built() {
     check(&["enable", "--offline", "rabbitmq_mqtt"], 69, "does not have rabbitmq_mqtt");
     check(&["enable", "--offline", "nosuch"], 70, "{:plugins_not_found, [:nosuch]}");
     check(&["is_enabled", "--offline", "rabbitmq_management"], 0, "is enabled");
+    for plugin in garenne::config::PLUGINS {
+        check(&["is_enabled", "--offline", plugin], 0, "is enabled");
+    }
+    check(
+        &["enable", "--offline", "--all"],
+        0,
+        &format!("configured:\n  {}\n", garenne::config::PLUGINS.join("\n  ")),
+    );
 }
 
 #[test]

@@ -615,3 +615,19 @@ fn the_node_tells_how_fast_it_takes_more_and_what_it_took_before() {
     let churn = &guest.get("/overview?msg_rates_age=10&msg_rates_incr=5")["churn_rates"];
     assert_eq!(churn["connection_created_details"]["samples"].as_array().map(Vec::len), Some(3), "{churn}");
 }
+
+#[test]
+fn a_page_of_another_origin_changes_nothing() {
+    let broker = Broker::start();
+    let guest = Caller::guest(&broker);
+    let put = |lines: &str| guest.call_with_head("PUT", "/queues/%2F/q", Some("{}"), lines);
+
+    let (status, _, body) = put("Origin: http://elsewhere.example\r\n");
+    assert_eq!(status, 401, "{body}");
+    assert!(body.contains("a page of another origin, 'http://elsewhere.example'"), "{body}");
+    assert_eq!(put("Origin: null\r\n").0, 401);
+    guest.call_with_head("GET", "/queues", None, "Origin: http://elsewhere.example\r\n");
+    assert_eq!(guest.get("/queues"), json!([]));
+
+    assert_eq!(put("Origin: http://localhost\r\n").0, 201);
+}

@@ -41,23 +41,8 @@ impl Notes {
 
     /// A plugin that somebody wants.
     pub(super) fn plugin(&mut self, at: &str, name: &str) {
-        const BUILT_IN: &[&str] = &[
-            "rabbitmq_management",
-            "rabbitmq_management_agent",
-            "rabbitmq_prometheus",
-            "rabbitmq_auth_mechanism_ssl",
-            "rabbitmq_consistent_hash_exchange",
-            "rabbitmq_random_exchange",
-            "rabbitmq_recent_history_exchange",
-            "rabbitmq_sharding",
-            "rabbitmq_event_exchange",
-            "rabbitmq_tracing",
-            "rabbitmq_delayed_message_exchange",
-            "rabbitmq_message_deduplication",
-            "rabbitmq_top",
-        ];
         let name = name.trim();
-        if BUILT_IN.contains(&name) {
+        if PLUGINS.contains(&name) {
             self.honoured.push(format!("{at}: {name} is built in"));
         } else if !name.is_empty() {
             self.explain(&format!("{at}: {name}"), "there is no such plugin here");
@@ -70,6 +55,22 @@ impl Notes {
         self.unknown.iter().for_each(|note| warn!("configuration: {note}"));
     }
 }
+
+/// What RabbitMQ has as plugins and everybody has here. `garennectl` has the same list, for those who ask it without a
+/// broker.
+pub const PLUGINS: &[&str] = &[
+    "rabbitmq_auth_mechanism_ssl",
+    "rabbitmq_consistent_hash_exchange",
+    "rabbitmq_delayed_message_exchange",
+    "rabbitmq_event_exchange",
+    "rabbitmq_management",
+    "rabbitmq_management_agent",
+    "rabbitmq_message_deduplication",
+    "rabbitmq_prometheus",
+    "rabbitmq_random_exchange",
+    "rabbitmq_recent_history_exchange",
+    "rabbitmq_web_dispatch",
+];
 
 /// Reads everything.
 ///

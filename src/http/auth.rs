@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 
 use super::call::Call;
 use super::error::Error;
@@ -52,6 +52,21 @@ impl Who {
     pub fn is_management(&self) -> bool {
         self.has(&["administrator", "monitoring", "policymaker", "management"])
     }
+}
+
+/// Whether something may be changed: a page of another origin can have a browser send a form here, with the name and
+/// password that the browser remembers. Programs do not say an origin.
+///
+/// # Errors
+/// `NotAuthorised`.
+pub fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), Error> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let Some(origin) = text(header::ORIGIN).filter(|_| !method.is_safe()) else { return Ok(()) };
+    let authority = origin.split_once("://").map(|(_, authority)| authority);
+    if authority.is_some() && authority == text(header::HOST) {
+        return Ok(());
+    }
+    Err(Error::NotAuthorised(format!("a page of another origin, '{origin}', cannot change anything here")))
 }
 
 /// Who the headers say it is. Nobody, if they say nothing.

@@ -64,7 +64,7 @@ impl Call {
     /// Reads a request: who it comes from, and its body.
     ///
     /// # Errors
-    /// `Login`: nobody we know. `BadRequest`: the body is too large, too slow, or broke off.
+    /// `NotAuthorised`: a page of another origin. `Login`: nobody we know. `BadRequest`: the body is too large, too slow, or broke off.
     pub async fn read(
         broker: &Arc<Broker>,
         peer: SocketAddr,
@@ -73,6 +73,7 @@ impl Call {
         body_bytes_max: usize,
     ) -> Result<Call, Error> {
         let (head, body) = request.into_parts();
+        auth::check_origin(&head.method, &head.headers)?;
         if !is_percent_encoded(head.uri.path()) {
             let text = "a percent sign in the path must stand before two hexadecimal digits";
             return Err(Error::BadRequest(text.into()));

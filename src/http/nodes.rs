@@ -10,6 +10,7 @@ use super::overview;
 use super::route::{Right, Route};
 use super::sheet::Columns;
 use crate::alarm::Cause;
+use crate::config::PLUGINS;
 use crate::node::{COMPATIBLE, Usage, processors};
 
 pub fn routes() -> Vec<Route> {
@@ -20,18 +21,6 @@ pub fn routes() -> Vec<Route> {
         Route::get("/cluster-name", Right::Any, "What the cluster is called", cluster_name),
     ]
 }
-
-/// RabbitMQ's plugins whose work is done here without any.
-pub const BUILT_IN: &[&str] = &[
-    "rabbitmq_management",
-    "rabbitmq_management_agent",
-    "rabbitmq_prometheus",
-    "rabbitmq_consistent_hash_exchange",
-    "rabbitmq_random_exchange",
-    "rabbitmq_recent_history_exchange",
-    "rabbitmq_delayed_message_exchange",
-    "rabbitmq_message_deduplication",
-];
 
 /// The types of exchange there are.
 pub fn exchange_types() -> Json {
@@ -124,7 +113,7 @@ fn describe(call: &Call) -> Json {
             {"name": "garenne", "description": "Garenne", "version": env!("CARGO_PKG_VERSION")},
             {"name": "rabbit", "description": "RabbitMQ, as far as clients can tell", "version": COMPATIBLE},
         ],
-        "enabled_plugins": BUILT_IN,
+        "enabled_plugins": PLUGINS,
         "contexts": contexts(call),
         "listeners": listeners(call),
         "log_files": [log],

@@ -19,7 +19,6 @@ const BUILT_IN: &[&str] = &[
     "rabbitmq_prometheus",
     "rabbitmq_random_exchange",
     "rabbitmq_recent_history_exchange",
-    "rabbitmq_sharding",
     "rabbitmq_web_dispatch",
 ];
 
@@ -39,6 +38,7 @@ const ABSENT: &[&str] = &[
     "rabbitmq_peer_discovery_consul",
     "rabbitmq_peer_discovery_etcd",
     "rabbitmq_peer_discovery_k8s",
+    "rabbitmq_sharding",
     "rabbitmq_shovel",
     "rabbitmq_shovel_management",
     "rabbitmq_stomp",
