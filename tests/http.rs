@@ -631,3 +631,26 @@ fn a_page_of_another_origin_changes_nothing() {
 
     assert_eq!(put("Origin: http://localhost\r\n").0, 201);
 }
+
+#[test]
+fn pages_of_queues_go_through_all_vhosts_in_order() {
+    let broker = Broker::start();
+    let guest = Caller::guest(&broker);
+    guest.does("PUT", "/vhosts/b", json!({}), 201);
+    for path in ["%2F/c", "%2F/a", "b/y", "%2F/b", "b/x"] {
+        guest.does("PUT", &format!("/queues/{path}"), json!({}), 201);
+    }
+    let names = |query: &str| -> Vec<String> {
+        let page = guest.get(&format!("/queues?{query}&page_size=2"));
+        let items = page["items"].as_array().expect("a list").clone();
+        items.iter().map(|item| format!("{}{}", item["vhost"], item["name"]).replace('"', "")).collect()
+    };
+
+    assert_eq!(["page=1", "page=2", "page=3"].map(names), [vec!["/a", "/b"], vec!["/c", "bx"], vec!["by"]]);
+    assert_eq!(names("page=1&sort_reverse=true"), ["by", "bx"]);
+    assert_eq!(names("page=1&sort=name&sort_reverse=true"), ["by", "bx"]);
+    let of_vhost = guest.get("/queues/b?page=1&page_size=1");
+    assert_eq!((&of_vhost["items"][0]["name"], &of_vhost["page_count"]), (&json!("x"), &json!(2)));
+    let (status, refused) = guest.call("GET", "/queues?page=4&page_size=2", None);
+    assert_eq!((status, &refused["error"]), (400, &json!("page_out_of_range")));
+}

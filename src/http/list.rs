@@ -43,8 +43,30 @@ pub fn whole<T: Item>(call: &Call, mut items: Vec<T>) -> Result<Answer, Error> {
     let columns = Columns::read(call.query("columns"));
     let window = 0..items.len();
     order(call, &mut items, window)?;
-    let items: Items = Box::new(items.into_iter().map(move |item| described(&item, &columns)));
-    Ok(Answer::List { items, around: None })
+    Ok(Answer::List { items: all_described(items, columns), around: None })
+}
+
+/// Answers with things that are in the order of their keys already: if a page of that is wanted, it is all that is
+/// looked at. `page` gives so many of them, behind so many others.
+///
+/// # Errors
+/// Those of [`all`].
+pub fn ordered<T: Item>(
+    call: &Call,
+    total: usize,
+    page: impl FnOnce(usize, usize) -> Vec<T>,
+) -> Result<Answer, Error> {
+    let is_given = |name| call.query(name).is_some_and(|value| !value.is_empty());
+    match Page::read(call)? {
+        Some(wanted) if !["name", "sort", "sort_reverse"].into_iter().any(is_given) => {
+            let window = wanted.window(total);
+            wanted.check(&window, total)?;
+            let items = page(window.start, window.len());
+            let columns = Columns::read(call.query("columns"));
+            Ok(wanted.answer(items, columns, total, total))
+        }
+        _ => all(call, page(0, usize::MAX)),
+    }
 }
 
 /// Answers with things, as the request wants them.
@@ -60,30 +82,18 @@ pub fn all<T: Item>(call: &Call, mut items: Vec<T>) -> Result<Answer, Error> {
     }
     let filtered = items.len();
     let window = page.as_ref().map_or(0..filtered, |page| page.window(filtered));
-    if let Some(page) = &page
-        && window.is_empty()
-        && page.number > 1
-    {
-        let (number, size) = (page.number, page.size);
-        let text = format!("Page out of range, page: {number} page size: {size}, len: {filtered}");
-        return Err(Error::Wrong("page_out_of_range", text));
-    }
+    page.as_ref().map_or(Ok(()), |page| page.check(&window, filtered))?;
     order(call, &mut items, window.clone())?;
     items.truncate(window.end);
     items.drain(..window.start);
-    let shown = items.len();
-    let describe = move |item: T| described(&item, &columns);
-    let items: Items = Box::new(items.into_iter().map(describe));
-    let Some(page) = page else { return Ok(Answer::List { items, around: None }) };
-    let around = json!({
-        "filtered_count": filtered,
-        "item_count": shown,
-        "page": page.number,
-        "page_count": page.count(filtered),
-        "page_size": page.size,
-        "total_count": total,
-    });
-    Ok(Answer::List { items, around: Some(around) })
+    Ok(match page {
+        Some(page) => page.answer(items, columns, filtered, total),
+        None => Answer::List { items: all_described(items, columns), around: None },
+    })
+}
+
+fn all_described<T: Item>(items: Vec<T>, columns: Columns) -> Items {
+    Box::new(items.into_iter().map(move |item| described(&item, &columns)))
 }
 
 fn described(item: &impl Item, columns: &Columns) -> Json {
@@ -164,6 +174,29 @@ impl Page {
             return Err(Error::Wrong("invalid_pagination_parameters", text));
         }
         Ok(Some(Page { number: page as usize, size: size.map_or(PAGE_SIZE, |size| size as usize) }))
+    }
+
+    /// Whether there is such a page of so many things.
+    fn check(&self, window: &std::ops::Range<usize>, filtered: usize) -> Result<(), Error> {
+        let Page { number, size } = *self;
+        if window.is_empty() && number > 1 {
+            let text = format!("Page out of range, page: {number} page size: {size}, len: {filtered}");
+            return Err(Error::Wrong("page_out_of_range", text));
+        }
+        Ok(())
+    }
+
+    /// The things on it, and how many there are.
+    fn answer<T: Item>(&self, items: Vec<T>, columns: Columns, filtered: usize, total: usize) -> Answer {
+        let around = json!({
+            "filtered_count": filtered,
+            "item_count": items.len(),
+            "page": self.number,
+            "page_count": self.count(filtered),
+            "page_size": self.size,
+            "total_count": total,
+        });
+        Answer::List { items: all_described(items, columns), around: Some(around) }
     }
 
     fn window(&self, total: usize) -> std::ops::Range<usize> {

@@ -176,12 +176,21 @@ const QUEUE_BYTES: usize = 5 * 1024;
 
 fn all(call: &Call) -> Result<Answer, Error> {
     let (node, past): (Arc<str>, Past) = (call.node().into(), call.past());
-    let queues = call.vhosts()?.into_iter().flat_map(|vhost| {
-        let node = node.clone();
-        let queues = vhost.declared_queues().into_iter();
-        queues.map(move |queue| Queue { vhost: vhost.clone(), queue, node: node.clone(), past, alone: None })
-    });
-    list::all(call, queues.collect())
+    let vhosts = call.vhosts()?;
+    let total = vhosts.iter().map(|vhost| vhost.queue_count()).sum();
+    list::ordered(call, total, |mut skipped, max| {
+        let mut page = Vec::new();
+        for vhost in vhosts {
+            let queues = vhost.page_of_queues(skipped, max - page.len());
+            skipped = skipped.saturating_sub(vhost.queue_count());
+            let (vhost, node) = (&vhost, &node);
+            page.extend(queues.into_iter().map(|queue| {
+                let (vhost, node) = (vhost.clone(), node.clone());
+                Queue { vhost, queue, node, past, alone: None }
+            }));
+        }
+        page
+    })
 }
 
 /// The queue of the path.

@@ -24,6 +24,7 @@ mod survey;
 mod trace;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -137,7 +138,8 @@ pub struct Vhost {
 
 struct Topology {
     exchanges: Exchanges<queue::Handle>,
-    queues: HashMap<Arc<str>, queue::Handle>,
+    // In order, so that a page of a long list costs no more than what is on it.
+    queues: BTreeMap<Arc<str>, queue::Handle>,
     /// Exclusive queues, by the connection they go with.
     owned: HashMap<ConnectionId, Vec<queue::Handle>>,
     policies: Policies,
@@ -176,7 +178,7 @@ impl Vhost {
     ) -> Self {
         let topology = Topology {
             exchanges: Exchanges::new(),
-            queues: HashMap::new(),
+            queues: BTreeMap::new(),
             owned: HashMap::new(),
             policies: Policies::default(),
             delays: HashMap::new(),
@@ -460,7 +462,7 @@ impl Vhost {
         }
         let name: Arc<str> = if name.is_empty() { generated("amq.gen-").into() } else { name.into() };
         caller.access.check(Action::Configure, What::Queue, &name)?;
-        if self.read().queues.get(&name).is_none() {
+        if !self.read().queues.contains_key(&name) {
             check_dead_letter_exchange(caller, &name, table)?;
         }
         Churn::count(&self.surroundings.churn.queues_declared);

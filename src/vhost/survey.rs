@@ -27,7 +27,12 @@ pub struct BindingLook {
 }
 
 impl Vhost {
-    /// The queues that have been declared.
+    /// So many of the queues that have been declared, by name, behind so many others.
+    pub fn page_of_queues(&self, skipped: usize, max: usize) -> Vec<Handle> {
+        self.read().queues.values().skip(skipped).take(max).cloned().collect()
+    }
+
+    /// The queues that have been declared, by name.
     pub fn declared_queues(&self) -> Vec<Handle> {
         self.read().queues.values().cloned().collect()
     }
