@@ -83,13 +83,19 @@ impl Siren {
 
     /// Looks after the disk of `dir`, and after memory, of which `shortage` says why there is too little,
     /// until the caller stops polling.
-    pub async fn watch(&self, dir: &Path, free_bytes_min: u64, shortage: impl Fn() -> Option<String>) {
+    pub async fn watch(
+        &self,
+        dir: &Path,
+        free_bytes_min: impl Fn() -> u64,
+        shortage: impl Fn() -> Option<String>,
+    ) {
         let mut tick = tokio::time::interval(PERIOD);
         loop {
             tick.tick().await;
             self.set(Cause::Memory, shortage());
             let Ok(disk) = rustix::fs::statvfs(dir) else { continue };
             let free_bytes = disk.f_bavail * disk.f_frsize;
+            let free_bytes_min = free_bytes_min();
             let is_short = free_bytes < free_bytes_min;
             self.set(
                 Cause::LowDisk,

@@ -2,30 +2,65 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::info;
 
-/// A part of the memory there is, above which publishers are held back.
+/// A part of the memory there is, above which publishers are held back, and what is to remain of the disk. Both can
+/// be changed at any time.
 #[derive(Debug)]
 pub struct Budget {
     /// What there is, in octets, and who says so.
     total: (u64, &'static str),
-    high_watermark: f64,
+    /// The bits of a float.
+    high_watermark: AtomicU64,
+    disk_free_bytes_min: AtomicU64,
 }
 
 impl Budget {
     /// `high_watermark` is a part of what there is, between 0 and 1; what there is is found out, unless it
     /// is given.
-    pub fn new(high_watermark: f64, bytes_total: Option<u64>) -> Budget {
+    pub fn new(high_watermark: f64, bytes_total: Option<u64>, disk_free_bytes_min: u64) -> Budget {
         let given = bytes_total.map(|bytes| (bytes, "memory_bytes_total"));
         let total = given.unwrap_or_else(|| total(Path::new("/")));
         info!(bytes = total.0, source = total.1, high_watermark, "memory");
-        Budget { total, high_watermark }
+        let high_watermark = AtomicU64::new(high_watermark.to_bits());
+        Budget { total, high_watermark, disk_free_bytes_min: disk_free_bytes_min.into() }
+    }
+
+    /// What there is, in octets.
+    pub fn total_bytes(&self) -> u64 {
+        self.total.0
+    }
+
+    /// Which part of it the process may take before publishers have to wait.
+    pub fn high_watermark(&self) -> f64 {
+        f64::from_bits(self.high_watermark.load(Ordering::Relaxed))
+    }
+
+    /// Changes that part.
+    pub fn set_high_watermark(&self, part: f64) {
+        self.high_watermark.store(part.to_bits(), Ordering::Relaxed);
+    }
+
+    /// The same in octets.
+    pub fn set_limit_bytes(&self, bytes: u64) {
+        self.set_high_watermark(bytes as f64 / self.total.0 as f64);
+    }
+
+    /// What is to remain of the disk, in octets, or publishers have to wait.
+    pub fn disk_free_bytes_min(&self) -> u64 {
+        self.disk_free_bytes_min.load(Ordering::Relaxed)
+    }
+
+    /// Changes that.
+    pub fn set_disk_free_bytes_min(&self, bytes: u64) {
+        self.disk_free_bytes_min.store(bytes, Ordering::Relaxed);
     }
 
     /// What the process may take before publishers have to wait, in octets.
     pub fn limit_bytes(&self) -> u64 {
-        (self.total.0 as f64 * self.high_watermark) as u64
+        (self.total.0 as f64 * self.high_watermark()).round() as u64
     }
 
     /// Why publishers have to wait; nothing if there is room.
@@ -39,7 +74,7 @@ impl Budget {
         (used > limit).then(|| {
             format!(
                 "low on memory: {used} bytes used, more than {limit}, memory_high_watermark {} of {total} ({source})",
-                self.high_watermark
+                self.high_watermark()
             )
         })
     }
@@ -138,13 +173,13 @@ mod tests {
 
     #[test]
     fn a_shortage_names_the_figures() {
-        let budget = Budget { total: (1000, "the machine"), high_watermark: 0.4 };
+        let budget = Budget::new(0.4, Some(1000), 0);
 
         assert_eq!(budget.shortage_with(400), None);
         let reason = budget.shortage_with(401).unwrap();
         assert_eq!(
             reason,
-            "low on memory: 401 bytes used, more than 400, memory_high_watermark 0.4 of 1000 (the machine)"
+            "low on memory: 401 bytes used, more than 400, memory_high_watermark 0.4 of 1000 (memory_bytes_total)"
         );
         assert!(resident_bytes().unwrap() > 100_000);
     }

@@ -149,9 +149,11 @@ impl Server {
         broker.set_certificates(move || acceptors.iter().flat_map(|(at, from)| expiries(at, from)).collect());
         let mut connections = JoinSet::new();
         broker.set_listeners(addresses(&listeners, &web));
-        let disk_free_bytes_min = broker.config.disk_free_bytes_min;
-        let watching =
-            siren.watch(&broker.config.data_dir, disk_free_bytes_min, || broker.budget().shortage());
+        let watching = siren.watch(
+            &broker.config.data_dir,
+            || broker.budget().disk_free_bytes_min(),
+            || broker.budget().shortage(),
+        );
         let porter = broker.clone();
         let seeing_off = tokio::spawn(async move { porter.see_off().await });
         let teller = broker.clone();

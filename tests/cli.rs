@@ -460,3 +460,29 @@ fn what_needs_no_broker_is_asked_of_garennectl_and_not_of_rabbitmqs_tools() {
     assert_eq!(ended.code, 64, "{ended:?}");
     assert!(ended.err.contains("Command 'verify' not found"), "{ended:?}");
 }
+
+#[test]
+fn watermarks_are_set_in_rabbitmqctls_words() {
+    let check = |line: &[&str], code: i32, out: &str, err: &str| {
+        let broker = crate::support::Broker::start();
+        let ended = run("rabbitmqctl", line, &format!("http://{}", broker.http()));
+        assert_eq!((ended.code, &*ended.out), (code, out), "{ended:?}");
+        assert!(ended.err.starts_with(err), "{ended:?}");
+    };
+
+    let memory = "Setting memory threshold on rabbit@here to";
+    check(&["set_vm_memory_high_watermark", "0.5"], 0, &format!("{memory} 0.5 ...\n"), "");
+    check(&["set_vm_memory_high_watermark", "absolute", "2GB"], 0, &format!("{memory} 2GB bytes ...\n"), "");
+    let wrong = "Error (argument validation): ";
+    let fraction = format!("{wrong}Bad argument: The threshold should be a fraction between 0.0 and 1.0\n");
+    check(&["set_vm_memory_high_watermark", "1.5"], 65, "", &fraction);
+    check(&["set_vm_memory_high_watermark", "abc"], 65, "", &format!("{wrong}Bad argument.\n"));
+    let units = format!("{wrong}Bad argument: Invalid units.\n");
+    check(&["set_vm_memory_high_watermark", "absolute", "10XB"], 65, "", &units);
+
+    let disk = "Setting disk free limit on rabbit@here to";
+    check(&["set_disk_free_limit", "2GB"], 0, &format!("{disk} 2GB bytes ...\n"), "");
+    let relative = format!("{disk} 1.0 times the total RAM ...\n");
+    check(&["set_disk_free_limit", "mem_relative", "1.0"], 0, &relative, "");
+    check(&["set_disk_free_limit", "abc"], 65, "", &format!("{wrong}Bad argument.\n"));
+}

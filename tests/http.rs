@@ -654,3 +654,28 @@ fn pages_of_queues_go_through_all_vhosts_in_order() {
     let (status, refused) = guest.call("GET", "/queues?page=4&page_size=2", None);
     assert_eq!((status, &refused["error"]), (400, &json!("page_out_of_range")));
 }
+
+#[test]
+fn watermarks_are_changed_until_the_next_start() {
+    let mut broker = Broker::start();
+    let guest = Caller::guest(&broker);
+    let node = || guest.get("/nodes")[0].clone();
+    let before = guest.get("/watermarks");
+
+    guest.does("PUT", "/watermarks", json!({"memory_bytes_max": "1MiB", "disk_free_bytes_min": 7}), 204);
+    assert_eq!((&node()["mem_limit"], &node()["disk_free_limit"]), (&json!(1 << 20), &json!(7)));
+    eventually("memory is short", || node()["mem_alarm"] == true);
+    guest.does("PUT", "/watermarks", json!({"memory_high_watermark": 1.0}), 204);
+    eventually("memory is not short any more", || node()["mem_alarm"] == false);
+
+    for (body, reason) in [
+        (json!({"memory_high_watermark": 1.5}), "memory_high_watermark is 1.5, and must be a part"),
+        (json!({"disk_free_bytes_min": "10XB"}), "disk_free_bytes_min is \"10XB\", and must be octets"),
+        (json!({"memory_high_watermark": 0.5, "memory_bytes_max": 5}), "are both given"),
+    ] {
+        let refused = guest.does("PUT", "/watermarks", body, 400);
+        assert!(refused["reason"].as_str().is_some_and(|text| text.contains(reason)), "{refused}");
+    }
+    broker.restart();
+    assert_eq!(Caller::guest(&broker).get("/watermarks"), before);
+}

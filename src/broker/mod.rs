@@ -153,7 +153,8 @@ impl Broker {
             }
         }
         let timers = Arc::new(Timers::new(clock.clone()));
-        let budget = Budget::new(config.memory_high_watermark, config.memory_bytes_total);
+        let budget =
+            Budget::new(config.memory_high_watermark, config.memory_bytes_total, config.disk_free_bytes_min);
         let spill_bytes = config.transient_memory_bytes_max.unwrap_or(budget.limit_bytes() as usize / 2);
         let memory = Arc::new(Memory::new(config.message_memory_bytes_max, spill_bytes));
         let (exit, departed) = mpsc::unbounded_channel();

@@ -465,7 +465,8 @@ pub fn bytes(entry: &Entry) -> Result<u64, String> {
     parse_bytes(&entry.value).ok_or_else(|| "octets, such as 134217728, 128MiB or 1GB".into())
 }
 
-fn parse_bytes(text: &str) -> Option<u64> {
+/// The same of any text.
+pub fn parse_bytes(text: &str) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(end);
     let factor: u64 = match unit.trim() {

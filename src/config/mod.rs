@@ -19,6 +19,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use store::SyncMode;
 
+pub use keys::parse_bytes;
 pub use load::{Notes, PLUGINS, Sources, load};
 pub use seed::{
     DefaultLimits, DefaultPolicy, DefaultUser, PermissionSeed, Seed, TopicPermissionSeed, UserSeed,

@@ -37,6 +37,7 @@ mod topic_permissions;
 mod trails;
 mod users;
 mod vhosts;
+mod watermarks;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -95,6 +96,7 @@ fn routes() -> Vec<Route> {
         definitions::routes(),
         auth_attempts::routes(),
         trails::routes(),
+        watermarks::routes(),
         openapi::routes(),
     ]
     .concat()

@@ -105,7 +105,7 @@ fn describe(call: &Call) -> Json {
         "mem_limit": broker.budget().limit_bytes(),
         "mem_alarm": broker.alarm().has(Cause::Memory),
         "mem_calculation_strategy": "rss",
-        "disk_free_limit": config.disk_free_bytes_min,
+        "disk_free_limit": broker.budget().disk_free_bytes_min(),
         "disk_free_alarm": broker.alarm().has(Cause::LowDisk) || broker.alarm().has(Cause::FullDisk),
         "exchange_types": exchange_types(),
         "auth_mechanisms": config.auth_mechanisms.iter().map(mechanism).collect::<Vec<_>>(),

@@ -97,7 +97,7 @@ fn process(broker: &Broker, wanted: &Wanted, text: &mut Text) {
         gauge("process_max_tcp_sockets", "Open TCP sockets limit", usage.descriptors.1 as f64);
         let limit = broker.budget().limit_bytes() as f64;
         gauge("resident_memory_limit_bytes", "Memory high watermark in bytes", limit);
-        let limit = broker.config.disk_free_bytes_min as f64;
+        let limit = broker.budget().disk_free_bytes_min() as f64;
         gauge("disk_space_available_limit_bytes", "Free disk space low watermark in bytes", limit);
         gauge("erlang_processes_limit", "Threads that the machine allows", usage.threads.1 as f64);
         gauge("erlang_uptime_seconds", "Node uptime", broker.uptime.ms() as f64 / 1000.0);

@@ -14,8 +14,6 @@ const NO_APP: &str =
     "the broker and its node are one process: stop it with 'rabbitmqctl stop', start it with 'garenne'";
 const RESET: &str = "to empty a broker, stop it and remove its data directory; \
                      to empty a vhost, delete it and add it again";
-const SETTINGS: &str = "this is set in the configuration file, and takes effect at the next start: \
-                        memory_high_watermark and disk_free_limit (docs/configuration.md)";
 const LOG: &str = "logs go to standard error, and from there to journalctl or docker logs; \
                    read them there, or bind a queue to amq.rabbitmq.log";
 const SECRETS: &str = "encrypted configuration values are RabbitMQ's own; \
@@ -38,9 +36,6 @@ const ABSENT: &[(&str, u8, &str)] = &[
     ("change_cluster_node_type", CTL, CLUSTER),
     ("sync_queue", CTL, MIRRORS),
     ("cancel_sync_queue", CTL, MIRRORS),
-    ("set_vm_memory_high_watermark", CTL, SETTINGS),
-    ("set_disk_free_limit", CTL, SETTINGS),
-    ("set_free_disk_space_limit", CTL, SETTINGS),
     ("suspend_listeners", CTL, DRAIN),
     ("resume_listeners", CTL, DRAIN),
     ("encode", CTL, SECRETS),

@@ -15,6 +15,7 @@ mod queues;
 mod rules;
 mod status;
 mod vhosts;
+mod watermarks;
 
 use std::io::Write;
 use std::rc::Rc;
@@ -57,6 +58,7 @@ fn verbs() -> &'static [Verb] {
     VERBS.get_or_init(|| {
         let written = [
             node::VERBS,
+            watermarks::VERBS,
             status::VERBS,
             access::VERBS,
             vhosts::VERBS,
