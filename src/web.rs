@@ -86,7 +86,7 @@ async fn accept(listener: TcpListener, tls: Option<Arc<Acceptor>>, goes: Goes) {
 }
 
 async fn shake_hands(stream: TcpStream, peer: SocketAddr, acceptor: Arc<Acceptor>, goes: Goes) {
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.current().accept(stream)).await {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => drop(goes.send((Box::new(stream), peer)).await),
         Ok(Err(error)) => debug!(%peer, %error, "no TLS handshake"),
         Err(_) => debug!(%peer, "the TLS handshake took too long"),

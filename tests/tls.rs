@@ -93,13 +93,8 @@ fn a_server_name_has_its_own_certificate() {
         let manner = Manner { server_name, ..Manner::default() };
         let tunnel = Tunnel::to(broker.tls_address(), &authority, manner);
         Client::open(tunnel.address, &Login::default());
-        assert_eq!(tunnel.learned().certificate, der(files), "{server_name}");
+        assert_eq!(tunnel.learned().certificate, files.der(), "{server_name}");
     }
-}
-
-fn der(files: &Files) -> Vec<u8> {
-    use rustls::pki_types::pem::PemObject;
-    rustls::pki_types::CertificateDer::from_pem_file(&files.certificate).unwrap().to_vec()
 }
 
 #[test]
@@ -202,7 +197,7 @@ fn new_files_are_used_without_a_restart_and_broken_ones_are_not() {
     let mut stays = Client::open(tunnel.address, &Login::default());
 
     // By signal.
-    let second = der(&authority.server("server", &["localhost"]));
+    let second = authority.server("server", &["localhost"]).der();
     process.hang_up();
     eventually("the second certificate is used", || certificate_of(&process) == second);
     assert_ne!(first, second);
@@ -214,7 +209,7 @@ fn new_files_are_used_without_a_restart_and_broken_ones_are_not() {
     assert_eq!(certificate_of(&process), second);
 
     // By itself.
-    let third = der(&authority.server("server", &["localhost"]));
+    let third = authority.server("server", &["localhost"]).der();
     eventually("the third certificate is used", || certificate_of(&process) == third);
     stays.declare("still-here");
     process.terminate();

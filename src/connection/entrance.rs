@@ -57,6 +57,6 @@ pub async fn let_in(mut socket: TcpStream, peer: SocketAddr, door: Door) -> Resu
         ));
     }
     let stream = acceptor.accept(socket).await.map_err(|e| format!("the TLS handshake failed: {e}"))?;
-    let tls = Some(Arc::new(acceptor.peer(stream.get_ref().1)));
+    let tls = Some(Arc::new(acceptor.peer(stream.connection())));
     Ok(Visitor { stream: Stream::tls(stream), peer, local, tls })
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 
 use super::inlet::Inlet;
+use crate::tls;
 
 /// A client's socket.
 pub enum Stream {
@@ -21,7 +21,7 @@ pub enum Stream {
 
 /// A socket under TLS.
 pub struct Encrypted {
-    stream: TlsStream<TcpStream>,
+    stream: tls::Stream<TcpStream>,
     /// What has been encrypted has not all gone to the socket.
     is_unflushed: bool,
 }
@@ -35,7 +35,7 @@ pub enum Ready {
 }
 
 impl Stream {
-    pub fn tls(stream: TlsStream<TcpStream>) -> Stream {
+    pub fn tls(stream: tls::Stream<TcpStream>) -> Stream {
         Stream::Tls(Box::new(Encrypted { stream, is_unflushed: false }))
     }
 

@@ -3,6 +3,7 @@
 
 mod certificate;
 mod files;
+mod stream;
 
 use std::fmt;
 use std::io;
@@ -17,11 +18,11 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig, ServerConnection, SupportedCipherSuite};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tracing::{error, info, warn};
 
 use crate::config::{Certificate, Tls, TlsVersion};
 pub use certificate::PeerCertificate;
+pub use stream::Stream;
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -83,11 +84,6 @@ impl Acceptor {
         self.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What new connections are accepted with, as of now.
-    pub fn current(&self) -> TlsAcceptor {
-        self.loaded().config.into()
-    }
-
     /// Until when its certificates are valid.
     pub fn expiries(&self) -> Vec<Expiry> {
         self.loaded().certificates
@@ -102,8 +98,8 @@ impl Acceptor {
     ///
     /// # Errors
     /// Why that failed. The client has been told, as far as TLS can.
-    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
-        self.current().accept(stream).await
+    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<Stream<S>> {
+        TlsAcceptor::from(self.loaded().config).accept(stream).await.map(Stream::new)
     }
 
     /// What is known of the client of a stream.
