@@ -61,6 +61,10 @@ async fn accept(listener: TcpListener, tls: Option<Arc<Acceptor>>, goes: Goes) {
             accepted = listener.accept() => accepted,
             () = goes.closed() => return,
         };
+        if let Ok((stream, _)) = &accepted {
+            // An answer goes out in pieces: Nagle's algorithm would have one wait until the one before is acknowledged.
+            let _ = stream.set_nodelay(true);
+        }
         match (accepted, &tls) {
             (Ok((stream, peer)), None) => {
                 // It can only fail when the port is closed, which is seen at the top.
