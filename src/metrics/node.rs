@@ -101,6 +101,11 @@ fn process(broker: &Broker, wanted: &Wanted, text: &mut Text) {
         gauge("disk_space_available_limit_bytes", "Free disk space low watermark in bytes", limit);
         gauge("erlang_processes_limit", "Threads that the machine allows", usage.threads.1 as f64);
         gauge("erlang_uptime_seconds", "Node uptime", broker.uptime.ms() as f64 / 1000.0);
+        // What exporters call it everywhere.
+        let started_secs = broker.clock().now_ms().saturating_sub(broker.uptime.ms()) as f64 / 1000.0;
+        const HELP: &str = "Start time of the process since unix epoch in seconds";
+        text.family_of("", "process_start_time_seconds", Kind::Gauge, HELP);
+        text.sample(&[], started_secs);
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A table has a line for every family: its name, and where the value is found. The same line serves all endpoints.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -41,10 +42,27 @@ const fn counter<T>(
 }
 
 const COARSE: &str = "queue_coarse_metrics";
+/// These are in the next one as well.
+const CONSUMERS: &str = "queue_consumer_count";
 const QUEUE: &str = "queue_metrics";
 const DELIVERY: &str = "queue_delivery_metrics";
 
-const QUEUES: &[Family<Look>] = &[
+/// A queue, looked at once.
+struct Queue {
+    look: Look,
+    /// How many of its messages survive a restart.
+    persistent: u64,
+}
+
+impl Deref for Queue {
+    type Target = Look;
+
+    fn deref(&self) -> &Look {
+        &self.look
+    }
+}
+
+const QUEUES: &[Family<Queue>] = &[
     gauge(COARSE, "queue_messages_ready", "Messages ready to be delivered to consumers", |q| q.ready as f64),
     gauge(
         COARSE,
@@ -55,7 +73,7 @@ const QUEUES: &[Family<Look>] = &[
     gauge(COARSE, "queue_messages", "Sum of ready and unacknowledged messages - total queue depth", |q| {
         (q.ready + q.unacked) as f64
     }),
-    gauge("queue_consumer_count", "queue_consumers", "Consumers on a queue", |q| q.consumers as f64),
+    gauge(CONSUMERS, "queue_consumers", "Consumers on a queue", |q| q.consumers as f64),
     gauge(QUEUE, "queue_consumer_capacity", "Consumer capacity", capacity),
     gauge(QUEUE, "queue_consumer_utilisation", "Same as consumer capacity", capacity),
     gauge(QUEUE, "queue_process_memory_bytes", "Memory in bytes used by the messages of a queue", |q| {
@@ -81,6 +99,15 @@ const QUEUES: &[Family<Look>] = &[
     }),
     gauge(QUEUE, "queue_messages_unacked_bytes", "Size in bytes of all unacknowledged messages", |q| {
         q.unacked_body_bytes as f64
+    }),
+    gauge(QUEUE, "queue_messages_persistent", "Persistent messages", |q| {
+        q.persistent.min((q.ready + q.unacked) as u64) as f64
+    }),
+    gauge(QUEUE, "queue_messages_persistent_bytes", "Size in bytes of persistent messages", |q| {
+        // Octets are not counted apart: where only some are persistent, each counts as one of middle size.
+        let messages = ((q.ready + q.unacked) as u64).max(1);
+        let share = q.persistent.min(messages) as f64 / messages as f64;
+        (q.ready_body_bytes + q.unacked_body_bytes) as f64 * share
     }),
     gauge(QUEUE, "queue_messages_paged_out", "Messages paged out to disk", |q| q.away as f64),
     counter(QUEUE, "queue_messages_published_total", "Total number of messages published to queues", |q| {
@@ -130,7 +157,7 @@ const QUEUES: &[Family<Look>] = &[
     ),
 ];
 
-fn capacity(look: &Look) -> f64 {
+fn capacity(look: &Queue) -> f64 {
     f64::from(u8::from(look.consumers > 0 && (look.starving || look.ready == 0)))
 }
 
@@ -326,14 +353,14 @@ pub fn families(broker: &Broker, endpoint: Endpoint, wanted: &Wanted, text: &mut
 }
 
 fn queues(broker: &Broker, endpoint: Endpoint, wanted: &Wanted, text: &mut Text) {
-    if !wanted.has_any(&[COARSE, QUEUE, DELIVERY, "queue_consumer_count"]) {
+    if !wanted.has_any(&[COARSE, QUEUE, DELIVERY, CONSUMERS]) {
         return;
     }
     let mut looked: Vec<Named> = Vec::new();
     let mut sums = vec![0.0; QUEUES.len()];
     for vhost in broker.vhosts().iter().filter(|vhost| wanted.has_vhost(vhost.name())) {
         for queue in vhost.declared_queues().iter().filter(|queue| wanted.has_queue(queue.name())) {
-            let look = queue.look();
+            let look = Queue { look: queue.look(), persistent: queue.persistent_count() };
             if endpoint == Endpoint::Aggregated {
                 sums.iter_mut().zip(QUEUES).for_each(|(sum, family)| *sum += (family.value)(&look));
             } else {
@@ -343,17 +370,27 @@ fn queues(broker: &Broker, endpoint: Endpoint, wanted: &Wanted, text: &mut Text)
                     vhost: declaration.vhost.clone(),
                     name: declaration.name.clone(),
                     values,
+                    head_timestamp_secs: look.head.and_then(|(_, timestamp)| timestamp),
                 });
             }
         }
     }
-    for (at, family) in QUEUES.iter().enumerate().filter(|(_, family)| wanted.has(family.group)) {
+    let is_wanted = |group| wanted.has(group) || (group == CONSUMERS && wanted.has(QUEUE));
+    for (at, family) in QUEUES.iter().enumerate().filter(|(_, family)| is_wanted(family.group)) {
         text.family(family.name, family.kind, family.help);
         if endpoint == Endpoint::Aggregated {
             text.sample(&[], sums[at]);
         }
         for queue in &looked {
             text.sample(&[("vhost", &queue.vhost), ("queue", &queue.name)], queue.values[at]);
+        }
+    }
+    if wanted.has(QUEUE) && endpoint != Endpoint::Aggregated {
+        const HELP: &str = "Timestamp of the first message of the queue, if any";
+        text.family("queue_head_message_timestamp", Kind::Gauge, HELP);
+        for queue in &looked {
+            let labels: &[(&str, &str)] = &[("vhost", &queue.vhost), ("queue", &queue.name)];
+            queue.head_timestamp_secs.into_iter().for_each(|secs| text.sample(labels, secs as f64));
         }
     }
 }
@@ -363,6 +400,8 @@ struct Named {
     vhost: Arc<str>,
     name: Arc<str>,
     values: Vec<f64>,
+    /// What the first message says of itself.
+    head_timestamp_secs: Option<u64>,
 }
 
 fn channels(broker: &Broker, endpoint: Endpoint, wanted: &Wanted, text: &mut Text) {
