@@ -30,18 +30,11 @@ import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 
-public final class Client {
-    static final int LIMIT = 60;
+public final class Client extends Steps {
     static final String NAME = "clients.java." + UUID.randomUUID();
-    static volatile String step = "start";
 
     interface Call {
         void on(Channel ch) throws Exception;
-    }
-
-    static void ok(String name) {
-        System.out.println("ok " + name);
-        step = "after " + name;
     }
 
     static void expect(Object got, Object wanted, String what) {
@@ -412,24 +405,6 @@ public final class Client {
     }
 
     public static void main(String[] args) {
-        Thread watch = new Thread(() -> {
-            try {
-                Thread.sleep(LIMIT * 1000L);
-            } catch (InterruptedException e) {
-                return;
-            }
-            System.out.println("FAILED " + step + ": not done within " + LIMIT + " s");
-            Runtime.getRuntime().halt(1);
-        });
-        watch.setDaemon(true);
-        watch.start();
-        try {
-            talk();
-        } catch (Throwable e) {
-            System.out.println("FAILED " + step + ": " + e);
-            e.printStackTrace(System.out);
-            System.exit(1);
-        }
-        System.exit(0);
+        run(Client::talk);
     }
 }

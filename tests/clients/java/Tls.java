@@ -31,8 +31,7 @@ import javax.net.ssl.SSLParameters;
 import javax.net.ssl.SSLSocket;
 import javax.net.ssl.TrustManagerFactory;
 
-public final class Tls {
-    static final int LIMIT = 60;
+public final class Tls extends Steps {
     static final String NAME = "clients.java.tls." + UUID.randomUUID();
     // A broker that wants certificates of its clients, and one that only asks for them
     static final String REQUIRED = System.getenv("AMQP_URL");
@@ -41,12 +40,6 @@ public final class Tls {
     // Who the certificate `client` is
     static final String USER = System.getenv("TLS_USER");
     static final char[] PASSWORD = "secret".toCharArray();
-    static volatile String step = "start";
-
-    static void ok(String name) {
-        System.out.println("ok " + name);
-        step = "after " + name;
-    }
 
     static void expect(boolean good, String what) {
         if (!good) {
@@ -241,25 +234,9 @@ public final class Tls {
     }
 
     public static void main(String[] args) {
-        Thread watch = new Thread(() -> {
-            try {
-                Thread.sleep(LIMIT * 1000L);
-            } catch (InterruptedException e) {
-                return;
-            }
-            System.out.println("FAILED " + step + ": not done within " + LIMIT + " s");
-            Runtime.getRuntime().halt(1);
-        });
-        watch.setDaemon(true);
-        watch.start();
-        try {
+        run(() -> {
             talk("TLSv1.2");
             talk("TLSv1.3");
-        } catch (Throwable e) {
-            System.out.println("FAILED " + step + ": " + e);
-            e.printStackTrace(System.out);
-            System.exit(1);
-        }
-        System.exit(0);
+        });
     }
 }
