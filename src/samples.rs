@@ -53,12 +53,12 @@ struct Point {
 /// How much there was over the last minute. Between two points it has changed evenly; before the first one there
 /// was nothing, unless some have been forgotten.
 #[derive(Clone, Debug, Default)]
-pub struct Trail {
+pub struct Course {
     points: VecDeque<Point>,
     is_cut: bool,
 }
 
-impl Trail {
+impl Course {
     /// Notes how much there is. Moments do not go back.
     pub fn note(&mut self, at_ms: u64, levels: &[u64]) {
         let numbered = levels.iter().enumerate().filter(|(_, level)| **level > 0);
@@ -120,36 +120,36 @@ mod tests {
 
     const SPAN: Span = Span { age_ms: 20_000, step_ms: 5_000 };
 
-    fn told(trail: &Trail, span: Span, now_ms: u64, level: u64) -> Vec<(u64, u64)> {
-        let samples = trail.samples(span, now_ms, now_ms, [level]);
+    fn told(course: &Course, span: Span, now_ms: u64, level: u64) -> Vec<(u64, u64)> {
+        let samples = course.samples(span, now_ms, now_ms, [level]);
         samples.into_iter().map(|(at_ms, [level])| (at_ms, level)).collect()
     }
 
     #[test]
     fn moments_are_whole_multiples_and_lie_evenly_between_points() {
-        let mut trail = Trail::default();
-        trail.note(102_000, &[0]);
-        trail.note(112_000, &[100]);
+        let mut course = Course::default();
+        course.note(102_000, &[0]);
+        course.note(112_000, &[100]);
 
         let expected = [(115_000, 160), (110_000, 80), (105_000, 30), (100_000, 0), (95_000, 0)];
-        assert_eq!(told(&trail, SPAN, 117_000, 200), expected);
+        assert_eq!(told(&course, SPAN, 117_000, 200), expected);
     }
 
     #[test]
     fn what_has_been_forgotten_is_not_told() {
-        let mut trail = Trail::default();
+        let mut course = Course::default();
         for n in 0..30 {
-            trail.note(100_000 + n * 5_000, &[n]);
+            course.note(100_000 + n * 5_000, &[n]);
         }
 
-        let told = told(&trail, Span { age_ms: 600_000, step_ms: 5_000 }, 246_000, 30);
+        let told = told(&course, Span { age_ms: 600_000, step_ms: 5_000 }, 246_000, 30);
 
         assert_eq!((told.first(), told.last()), (Some(&(245_000, 29)), Some(&(185_000, 17))));
     }
 
     #[test]
     fn an_endless_age_has_an_end() {
-        let told = told(&Trail::default(), Span { age_ms: u64::MAX, step_ms: 1 }, 1_795_325_955_784, 1);
+        let told = told(&Course::default(), Span { age_ms: u64::MAX, step_ms: 1 }, 1_795_325_955_784, 1);
 
         assert_eq!((told.len(), told[1]), (1_000, (1_795_325_955_783, 0)));
     }

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::samples::{self, Samples, Span, Trail};
+use crate::samples::{self, Course, Samples, Span};
 
 /// What is counted. The names are those of RabbitMQ's statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,10 +125,10 @@ pub struct Rated {
     /// How much there is of two things.
     levels: [u64; 2],
     /// The counts, and behind them the levels, at the ends of the windows of the last minute.
-    trail: Trail,
+    course: Course,
 }
 
-/// How many numbers stand in a trail.
+/// How many numbers stand in a course.
 const NUMBERS: usize = COUNTS + 2;
 
 /// What a tally says at a moment.
@@ -188,10 +188,10 @@ impl Rated {
     fn note(&mut self, now_ms: u64) {
         let numbers = self.numbers();
         if self.added_at_ms > 0 {
-            self.trail.note(self.added_at_ms, &numbers);
+            self.course.note(self.added_at_ms, &numbers);
         }
         if now_ms.saturating_sub(self.added_at_ms) > WINDOW_MS {
-            self.trail.note(now_ms, &numbers);
+            self.course.note(now_ms, &numbers);
         }
     }
 
@@ -203,7 +203,7 @@ impl Rated {
     }
 
     fn samples(&self, span: Span, now_ms: u64) -> Samples<NUMBERS> {
-        self.trail.samples(span, now_ms, self.added_at_ms, self.numbers())
+        self.course.samples(span, now_ms, self.added_at_ms, self.numbers())
     }
 
     /// How much there was of the two things at moments.

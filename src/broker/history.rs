@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Broker;
 use crate::node::Usage;
-use crate::samples::{Samples, Span, Trail};
+use crate::samples::{Course, Samples, Span};
 
 /// It is looked this often.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -22,7 +22,7 @@ pub(super) struct History(Mutex<Noted>);
 
 #[derive(Debug, Default)]
 struct Noted {
-    trail: Trail,
+    course: Course,
     last: Option<(u64, [u64; NODE_NUMBERS])>,
     rates: [f64; NODE_NUMBERS],
 }
@@ -33,7 +33,7 @@ impl Noted {
             let secs = now_ms.saturating_sub(at_ms).max(1) as f64 / 1000.0;
             self.rates = std::array::from_fn(|n| (numbers[n] as f64 - before[n] as f64) / secs);
         }
-        self.trail.note(now_ms, &numbers);
+        self.course.note(now_ms, &numbers);
         self.last = Some((now_ms, numbers));
     }
 }
@@ -67,7 +67,7 @@ impl Broker {
     pub fn node_figures(&self, usage: &Usage, span: Option<Span>) -> NodeFigures {
         let (numbers, now_ms) = (self.node_numbers(usage), self.clock().now_ms());
         let noted = self.history.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let past = span.map(|span| noted.trail.samples(span, now_ms, now_ms, numbers));
+        let past = span.map(|span| noted.course.samples(span, now_ms, now_ms, numbers));
         NodeFigures { numbers, rates: noted.rates, past }
     }
 

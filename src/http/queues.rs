@@ -124,18 +124,15 @@ impl Queue {
         sheet.put("state", if look.paused_until_ms > 0 { "paused" } else { "running" });
         sheet.put("paused_until_ms", Some(look.paused_until_ms).filter(|ms| *ms > 0));
         let messages = look.ready + look.unacked;
+        const OF_PERSISTENT: &[&str] = &["messages_persistent", "message_bytes_persistent"];
+        if sheet.wants(OF_PERSISTENT) {
+            let (persistent, bytes) = self.queue.persistent(&look);
+            sheet.put("messages_persistent", persistent);
+            sheet.put("message_bytes_persistent", bytes);
+        }
         if sheet.wants(LENGTHS) {
             let lengths = Lengths { now: [look.ready, look.unacked], growth: look.growth, past: look.past };
             sheet.extend(lengths.describe());
-        }
-        const OF_PERSISTENT: &[&str] = &["messages_persistent", "message_bytes_persistent"];
-        if sheet.wants(OF_PERSISTENT) {
-            let persistent = self.queue.persistent_count().min(messages as u64);
-            let bytes = look.ready_body_bytes + look.unacked_body_bytes;
-            sheet.put("messages_persistent", persistent);
-            // Octets are not counted apart: where only some are persistent, each counts as one of middle size.
-            let share = u128::from(bytes) * u128::from(persistent) / messages.max(1) as u128;
-            sheet.put("message_bytes_persistent", u64::try_from(share).unwrap_or(bytes));
         }
         sheet.put("messages_resting", look.resting);
         sheet.put("messages_ram", messages - look.away.min(messages));

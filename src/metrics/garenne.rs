@@ -1,5 +1,5 @@
-//! What RabbitMQ does not tell: how old the oldest messages are, how long queues take to drain, how often messages
-//! come back, what is held back, how long the disk takes, and what the log needs.
+//! What RabbitMQ does not tell: how often messages come back, what is held back and what is held by consumers, how long
+//! the disk takes, and what the log needs. What is told of queues is in `queues`.
 
 use store::SYNC_CLASSES_US;
 
@@ -8,79 +8,23 @@ use super::families::Wanted;
 use super::node::QUEUE_TYPES;
 use super::text::{Kind, Text};
 use crate::broker::Broker;
-use crate::queue::Look;
 use crate::tally::Count;
 
-const PREFIX: &str = "garenne_";
+/// What its names begin with.
+pub const PREFIX: &str = "garenne_";
+
+/// The group that all of it is in.
+pub const GROUP: &str = "garenne_metrics";
 
 /// Everything of Garenne's own.
 pub fn families(broker: &Broker, endpoint: Endpoint, wanted: &Wanted, text: &mut Text) {
-    if !wanted.has("garenne_metrics") {
+    if !wanted.has(GROUP) {
         return;
     }
-    queues(broker, endpoint, wanted, text);
     unacked(broker, endpoint, text);
     delayed(broker, endpoint, wanted, text);
     redeliveries(broker, text);
     store(broker, text);
-}
-
-/// How long ago the message that is first was taken, in seconds.
-fn oldest_secs(look: &Look, now_ms: u64) -> f64 {
-    look.head.map_or(0.0, |(taken_at_ms, _)| now_ms.saturating_sub(taken_at_ms) as f64 / 1000.0)
-}
-
-/// How long it takes until nothing is ready at the rates of the last seconds; nothing if it never will be.
-fn drain_secs(look: &Look) -> Option<f64> {
-    if look.ready == 0 {
-        return Some(0.0);
-    }
-    let out = [Count::Deliver, Count::DeliverNoAck, Count::Get, Count::GetNoAck];
-    let per_second =
-        out.iter().map(|count| look.figures.rate(*count)).sum::<f64>() - look.figures.rate(Count::Publish);
-    (per_second > 0.0).then(|| look.ready as f64 / per_second)
-}
-
-fn queues(broker: &Broker, endpoint: Endpoint, wanted: &Wanted, text: &mut Text) {
-    let now_ms = broker.clock().now_ms();
-    let mut oldest: Vec<(String, String, f64)> = Vec::new();
-    let mut drain: Vec<(String, String, f64)> = Vec::new();
-    let (mut oldest_max, mut drain_max) = (0.0_f64, 0.0_f64);
-    for vhost in broker.vhosts().iter().filter(|vhost| wanted.has_vhost(vhost.name())) {
-        for queue in vhost.declared_queues().iter().filter(|queue| wanted.has_queue(queue.name())) {
-            let look = queue.look();
-            let (age, rest) = (oldest_secs(&look, now_ms), drain_secs(&look));
-            oldest_max = oldest_max.max(age);
-            drain_max = drain_max.max(rest.unwrap_or(f64::INFINITY));
-            if endpoint != Endpoint::Aggregated {
-                let (vhost, name) = (vhost.name().to_string(), queue.name().to_string());
-                oldest.push((vhost.clone(), name.clone(), age));
-                drain.push((vhost, name, rest.unwrap_or(f64::INFINITY)));
-            }
-        }
-    }
-    for (name, help, each, max) in [
-        (
-            "queue_oldest_ready_seconds",
-            "How long the first ready message has been with the broker",
-            oldest,
-            oldest_max,
-        ),
-        (
-            "queue_drain_seconds",
-            "How long the ready messages take to leave at the present rates",
-            drain,
-            drain_max,
-        ),
-    ] {
-        text.family_of(PREFIX, name, Kind::Gauge, help);
-        if endpoint == Endpoint::Aggregated {
-            text.sample(&[], max);
-        }
-        for (vhost, queue, value) in each {
-            text.sample(&[("vhost", &vhost), ("queue", &queue)], value);
-        }
-    }
 }
 
 fn unacked(broker: &Broker, endpoint: Endpoint, text: &mut Text) {

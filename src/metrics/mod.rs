@@ -6,6 +6,7 @@ mod families;
 mod garenne;
 mod node;
 mod objects;
+mod queues;
 mod text;
 
 use std::sync::Arc;
@@ -123,6 +124,7 @@ fn write(broker: &Broker, endpoint: Endpoint, wanted: &Wanted) -> String {
     let mut text = Text::new(prefix);
     node::identity(broker, endpoint.name(), &mut text);
     node::families(broker, wanted, &mut text);
+    queues::families(broker, endpoint, wanted, &mut text);
     objects::families(broker, endpoint, wanted, &mut text);
     garenne::families(broker, endpoint, wanted, &mut text);
     text.done()

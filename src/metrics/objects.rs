@@ -1,8 +1,7 @@
-//! Metrics of queues, channels, connections, exchanges and vhosts: each for itself, or summed up.
+//! Metrics of channels, connections, exchanges and vhosts: each for itself, or summed up.
 //!
 //! A table has a line for every family: its name, and where the value is found. The same line serves all endpoints.
 
-use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,20 +9,19 @@ use super::Endpoint;
 use super::families::Wanted;
 use super::text::{Kind, Text};
 use crate::broker::Broker;
-use crate::queue::Look;
 use crate::roster::{ChannelFacts, Guest, Standing};
 use crate::tally::{Count, Figures};
 
 /// A family: which of RabbitMQ's groups it is in, its name, type, help, and where its value is.
-struct Family<T: 'static> {
-    group: &'static str,
-    name: &'static str,
-    kind: Kind,
-    help: &'static str,
-    value: fn(&T) -> f64,
+pub struct Family<T: 'static> {
+    pub group: &'static str,
+    pub name: &'static str,
+    pub kind: Kind,
+    pub help: &'static str,
+    pub value: fn(&T) -> f64,
 }
 
-const fn gauge<T>(
+pub const fn gauge<T>(
     group: &'static str,
     name: &'static str,
     help: &'static str,
@@ -32,133 +30,13 @@ const fn gauge<T>(
     Family { group, name, kind: Kind::Gauge, help, value }
 }
 
-const fn counter<T>(
+pub const fn counter<T>(
     group: &'static str,
     name: &'static str,
     help: &'static str,
     value: fn(&T) -> f64,
 ) -> Family<T> {
     Family { group, name, kind: Kind::Counter, help, value }
-}
-
-const COARSE: &str = "queue_coarse_metrics";
-/// These are in the next one as well.
-const CONSUMERS: &str = "queue_consumer_count";
-const QUEUE: &str = "queue_metrics";
-const DELIVERY: &str = "queue_delivery_metrics";
-
-/// A queue, looked at once.
-struct Queue {
-    look: Look,
-    /// How many of its messages survive a restart.
-    persistent: u64,
-}
-
-impl Deref for Queue {
-    type Target = Look;
-
-    fn deref(&self) -> &Look {
-        &self.look
-    }
-}
-
-const QUEUES: &[Family<Queue>] = &[
-    gauge(COARSE, "queue_messages_ready", "Messages ready to be delivered to consumers", |q| q.ready as f64),
-    gauge(
-        COARSE,
-        "queue_messages_unacked",
-        "Messages delivered to consumers but not yet acknowledged",
-        |q| q.unacked as f64,
-    ),
-    gauge(COARSE, "queue_messages", "Sum of ready and unacknowledged messages - total queue depth", |q| {
-        (q.ready + q.unacked) as f64
-    }),
-    gauge(CONSUMERS, "queue_consumers", "Consumers on a queue", |q| q.consumers as f64),
-    gauge(QUEUE, "queue_consumer_capacity", "Consumer capacity", capacity),
-    gauge(QUEUE, "queue_consumer_utilisation", "Same as consumer capacity", capacity),
-    gauge(QUEUE, "queue_process_memory_bytes", "Memory in bytes used by the messages of a queue", |q| {
-        q.memory_bytes as f64
-    }),
-    gauge(QUEUE, "queue_messages_ram", "Ready and unacknowledged messages stored in memory", |q| {
-        (q.ready + q.unacked).saturating_sub(q.away) as f64
-    }),
-    gauge(QUEUE, "queue_messages_ready_ram", "Ready messages stored in memory", |q| {
-        q.ready.saturating_sub(q.away) as f64
-    }),
-    gauge(QUEUE, "queue_messages_unacked_ram", "Unacknowledged messages stored in memory", |q| {
-        q.unacked as f64
-    }),
-    gauge(QUEUE, "queue_messages_ram_bytes", "Size of ready messages stored in memory", |q| {
-        q.memory_bytes as f64
-    }),
-    gauge(QUEUE, "queue_messages_bytes", "Size in bytes of ready and unacknowledged messages", |q| {
-        (q.ready_body_bytes + q.unacked_body_bytes) as f64
-    }),
-    gauge(QUEUE, "queue_messages_ready_bytes", "Size in bytes of ready messages", |q| {
-        q.ready_body_bytes as f64
-    }),
-    gauge(QUEUE, "queue_messages_unacked_bytes", "Size in bytes of all unacknowledged messages", |q| {
-        q.unacked_body_bytes as f64
-    }),
-    gauge(QUEUE, "queue_messages_persistent", "Persistent messages", |q| {
-        q.persistent.min((q.ready + q.unacked) as u64) as f64
-    }),
-    gauge(QUEUE, "queue_messages_persistent_bytes", "Size in bytes of persistent messages", |q| {
-        // Octets are not counted apart: where only some are persistent, each counts as one of middle size.
-        let messages = ((q.ready + q.unacked) as u64).max(1);
-        let share = q.persistent.min(messages) as f64 / messages as f64;
-        (q.ready_body_bytes + q.unacked_body_bytes) as f64 * share
-    }),
-    gauge(QUEUE, "queue_messages_paged_out", "Messages paged out to disk", |q| q.away as f64),
-    counter(QUEUE, "queue_messages_published_total", "Total number of messages published to queues", |q| {
-        q.figures.count(Count::Publish) as f64
-    }),
-    counter(
-        DELIVERY,
-        "queue_get_ack_total",
-        "Total number of messages fetched from a queue with basic.get in manual acknowledgement mode",
-        |q| q.figures.count(Count::Get) as f64,
-    ),
-    counter(
-        DELIVERY,
-        "queue_get_total",
-        "Total number of messages fetched from a queue with basic.get in automatic acknowledgement mode",
-        |q| q.figures.count(Count::GetNoAck) as f64,
-    ),
-    counter(
-        DELIVERY,
-        "queue_messages_delivered_ack_total",
-        "Total number of messages delivered from a queue to consumers in manual acknowledgement mode",
-        |q| q.figures.count(Count::Deliver) as f64,
-    ),
-    counter(
-        DELIVERY,
-        "queue_messages_delivered_total",
-        "Total number of messages delivered from a queue to consumers in automatic acknowledgement mode",
-        |q| q.figures.count(Count::DeliverNoAck) as f64,
-    ),
-    counter(
-        DELIVERY,
-        "queue_messages_redelivered_total",
-        "Total number of messages redelivered from a queue to consumers",
-        |q| q.figures.count(Count::Redeliver) as f64,
-    ),
-    counter(
-        DELIVERY,
-        "queue_messages_acked_total",
-        "Total number of messages acknowledged by consumers on a queue",
-        |q| q.figures.count(Count::Ack) as f64,
-    ),
-    counter(
-        DELIVERY,
-        "queue_get_empty_total",
-        "Total number of times basic.get operations fetched no message on a queue",
-        |q| q.figures.count(Count::GetEmpty) as f64,
-    ),
-];
-
-fn capacity(look: &Queue) -> f64 {
-    f64::from(u8::from(look.consumers > 0 && (look.starving || look.ready == 0)))
 }
 
 /// A channel, looked at once.
@@ -333,7 +211,6 @@ fn table<T>(
 
 /// Everything of objects.
 pub fn families(broker: &Broker, endpoint: Endpoint, wanted: &Wanted, text: &mut Text) {
-    queues(broker, endpoint, wanted, text);
     channels(broker, endpoint, wanted, text);
     if wanted.has_any(&[CONNECTION_COARSE, CONNECTION]) {
         let guests = broker.roster.guests();
@@ -350,58 +227,6 @@ pub fn families(broker: &Broker, endpoint: Endpoint, wanted: &Wanted, text: &mut
             text.sample(&[("vhost", vhost.name())], 1.0);
         }
     }
-}
-
-fn queues(broker: &Broker, endpoint: Endpoint, wanted: &Wanted, text: &mut Text) {
-    if !wanted.has_any(&[COARSE, QUEUE, DELIVERY, CONSUMERS]) {
-        return;
-    }
-    let mut looked: Vec<Named> = Vec::new();
-    let mut sums = vec![0.0; QUEUES.len()];
-    for vhost in broker.vhosts().iter().filter(|vhost| wanted.has_vhost(vhost.name())) {
-        for queue in vhost.declared_queues().iter().filter(|queue| wanted.has_queue(queue.name())) {
-            let look = Queue { look: queue.look(), persistent: queue.persistent_count() };
-            if endpoint == Endpoint::Aggregated {
-                sums.iter_mut().zip(QUEUES).for_each(|(sum, family)| *sum += (family.value)(&look));
-            } else {
-                let declaration = queue.declaration();
-                let values = QUEUES.iter().map(|family| (family.value)(&look)).collect();
-                looked.push(Named {
-                    vhost: declaration.vhost.clone(),
-                    name: declaration.name.clone(),
-                    values,
-                    head_timestamp_secs: look.head.and_then(|(_, timestamp)| timestamp),
-                });
-            }
-        }
-    }
-    let is_wanted = |group| wanted.has(group) || (group == CONSUMERS && wanted.has(QUEUE));
-    for (at, family) in QUEUES.iter().enumerate().filter(|(_, family)| is_wanted(family.group)) {
-        text.family(family.name, family.kind, family.help);
-        if endpoint == Endpoint::Aggregated {
-            text.sample(&[], sums[at]);
-        }
-        for queue in &looked {
-            text.sample(&[("vhost", &queue.vhost), ("queue", &queue.name)], queue.values[at]);
-        }
-    }
-    if wanted.has(QUEUE) && endpoint != Endpoint::Aggregated {
-        const HELP: &str = "Timestamp of the first message of the queue, if any";
-        text.family("queue_head_message_timestamp", Kind::Gauge, HELP);
-        for queue in &looked {
-            let labels: &[(&str, &str)] = &[("vhost", &queue.vhost), ("queue", &queue.name)];
-            queue.head_timestamp_secs.into_iter().for_each(|secs| text.sample(labels, secs as f64));
-        }
-    }
-}
-
-/// The values of a queue, which was looked at once.
-struct Named {
-    vhost: Arc<str>,
-    name: Arc<str>,
-    values: Vec<f64>,
-    /// What the first message says of itself.
-    head_timestamp_secs: Option<u64>,
 }
 
 fn channels(broker: &Broker, endpoint: Endpoint, wanted: &Wanted, text: &mut Text) {

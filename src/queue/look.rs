@@ -7,7 +7,7 @@ use amqp::Properties;
 use super::Handle;
 use super::arguments::Arguments;
 use super::consumers::Consumer;
-use crate::samples::{Samples, Span, Trail};
+use crate::samples::{Course, Samples, Span};
 use crate::tally::{Figures, Rated};
 
 /// How a queue stands.
@@ -91,7 +91,7 @@ pub struct ConsumerLook {
 fn past_levels(rated: Option<&Rated>, span: Span, now_ms: u64, levels: [u64; 2]) -> Samples<2> {
     match rated {
         Some(rated) => rated.past_levels(span, now_ms),
-        None => Trail::default().samples(span, now_ms, 0, levels),
+        None => Course::default().samples(span, now_ms, 0, levels),
     }
 }
 
@@ -130,7 +130,10 @@ impl Handle {
             used_at_ms: state.unused_since_ms().max(rated.map_or(0, Rated::added_at_ms)),
             paused_until_ms: state.pause_until_ms(),
             head,
-            figures: rated.unwrap_or(&Rated::default()).figures(now_ms, past.rates),
+            figures: match rated {
+                Some(rated) => rated.figures(now_ms, past.rates),
+                None => Rated::default().figures(now_ms, past.rates),
+            },
             growth: rated
                 .map(|rated| rated.growth([ready as u64, unacked as u64], now_ms))
                 .unwrap_or_default(),
@@ -155,10 +158,18 @@ impl Handle {
         }
     }
 
-    /// How many of its messages survive a restart, so far as the store has applied what it was given.
-    pub fn persistent_count(&self) -> u64 {
+    /// How many of its messages survive a restart, so far as the store has applied what it was given, and about how
+    /// many octets of bodies they have: where only some survive, each counts as one of middle size.
+    pub fn persistent(&self, look: &Look) -> (u64, u64) {
+        if !self.declaration().is_kept() {
+            return (0, 0);
+        }
         let store = &self.0.surroundings.store;
-        if self.declaration().is_kept() { self.line_ids().map(|id| store.live(id)).sum() } else { 0 }
+        let (messages, bytes) =
+            ((look.ready + look.unacked) as u64, look.ready_body_bytes + look.unacked_body_bytes);
+        let persistent = self.line_ids().map(|id| store.live(id)).sum::<u64>().min(messages);
+        let share = u128::from(bytes) * u128::from(persistent) / u128::from(messages.max(1));
+        (persistent, u64::try_from(share).unwrap_or(bytes))
     }
 
     /// Its consumers, in the order in which they came.
