@@ -118,7 +118,7 @@ impl Step {
 #[derive(Debug)]
 pub struct Trails {
     steps_max: usize,
-    // Short sections. Only messages of traced queues come here.
+    // Short sections. Only messages of queues that keep trails come here.
     steps: Mutex<VecDeque<Noted>>,
 }
 

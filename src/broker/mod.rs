@@ -161,8 +161,10 @@ impl Broker {
         let (news, ear) = News::new();
         let news = Arc::new(news);
         let audit = Audit::default();
-        let (ears, told) = (news.clone(), |deed: &Deed| Json::Object(deed.fields()));
-        audit.tell(Box::new(move |deed| ears.tell(deed.event.key, deed.at_ms, || told(deed))));
+        let teller = news.clone();
+        audit.tell(Box::new(move |deed: &Deed| {
+            teller.tell(deed.event.key, deed.at_ms, || Json::Object(deed.fields()));
+        }));
         let nack_is_failure = config.nack_counts_as_failure;
         let delayed_release_rate = Some(config.delayed_release_rate).filter(|rate| *rate > 0);
         let roster = Roster::default();

@@ -4,17 +4,15 @@ use std::sync::Arc;
 
 use amqp::method::{Cold, DeliverPrefix, basic};
 use amqp::{Exception, Properties, ReplyCode, Table, Value, frame, table};
-use serde_json::json;
 use store::Ticket;
 
 use super::unacked::Unacked;
 use super::{Channel, Context, Flow, Then, Wait};
 use crate::delivery::{ConsumerId, Delivery, Entry, Resume, Returns};
 use crate::error::{Error, Resource};
-use crate::json::table_to_json;
 use crate::queue::{self, DeleteIf, Got, Joined, QueueKind, Return};
 use crate::tally::Count;
-use crate::vhost::{REPLY_TO, Requester, Step, generated};
+use crate::vhost::{REPLY_TO, Requester, generated};
 
 /// A consumer as its channel knows it.
 #[derive(Debug)]
@@ -24,7 +22,7 @@ pub struct Consumer {
     /// What every delivery to it begins with.
     prefix: DeliverPrefix,
     /// Where it consumes from; nowhere if it waits for direct replies.
-    queue: Option<queue::Handle>,
+    pub queue: Option<queue::Handle>,
     no_ack: bool,
     /// How long it may keep a delivery, in milliseconds.
     pub timeout_ms: Option<u64>,
@@ -131,32 +129,6 @@ impl Channel {
         if !consume.nowait {
             self.reply(context, Cold::Basic(basic::AMQPMethod::ConsumeOk(basic::ConsumeOk { consumer_tag })));
         }
-    }
-
-    /// The fields of RabbitMQ's event.
-    fn tell_consumer_created(&self, context: &Context<'_>, consume: &basic::Consume, id: ConsumerId) {
-        let Some(consumer) = self.consumers.get(&id) else { return };
-        context.broker.news().tell("consumer.created", context.now_ms, || {
-            let user = &*context.caller.user.name;
-            json!({
-                "consumer_tag": *consumer.tag, "queue": consumer.queue.as_ref().map(queue::Handle::name),
-                "vhost": **context.vhost.name(), "channel": context.guest.channel_pid(self.number),
-                "exclusive": consume.exclusive, "ack_required": !consume.no_ack,
-                "prefetch_count": self.prefetch, "arguments": table_to_json(&Table::from(&consume.arguments)),
-                "user_who_performed_action": user,
-            })
-        });
-    }
-
-    fn tell_consumer_deleted(&self, context: &Context<'_>, consumer: &Consumer) {
-        let Some(queue) = &consumer.queue else { return };
-        context.broker.news().tell("consumer.deleted", context.broker.clock().now_ms(), || {
-            let user = &*context.caller.user.name;
-            json!({
-                "consumer_tag": *consumer.tag, "queue": queue.name(), "vhost": **context.vhost.name(),
-                "channel": context.guest.channel_pid(self.number), "user_who_performed_action": user,
-            })
-        });
     }
 
     /// basic.cancel. The reply has to wait until what is in the outbox has been delivered.
@@ -266,10 +238,6 @@ impl Channel {
             }
             self.unacked.push(tag, Unacked { queue, consumer: Some(id), since_ms, entry });
         }
-    }
-
-    fn trace_delivery(&self, context: &mut Context<'_>, queue: &str, entry: &Entry) {
-        self.trace(context, &Step::Delivered { queue, redelivered: entry.redelivered }, &entry.message);
     }
 
     /// basic.get

@@ -17,14 +17,13 @@ use crate::parts;
 use crate::queue::{self, OnDuplicate, With};
 use crate::tally::{Count, Delta, Sizes, SizesDelta, Tally};
 use crate::vhost::{
-    Asked, BCC, Held, Party, Pending, REPLY_TO, SCHEDULE, Step, Verdict, asks_for_delay, is_reply_name,
-    schedule_id,
+    Asked, BCC, Held, Pending, REPLY_TO, SCHEDULE, Verdict, asks_for_delay, is_reply_name, schedule_id,
 };
 
 /// Publishes of a connection that have been routed and wait to be handed over.
 #[derive(Debug, Default)]
 pub struct Batch {
-    matches: Matches<queue::Handle>,
+    pub(super) matches: Matches<queue::Handle>,
     pub(super) messages: queue::Batch,
     /// Channels in confirm mode that published.
     confirming: Vec<u16>,
@@ -231,7 +230,7 @@ impl Channel {
         context.batch.count(&tally, matches.queues().len(), message.parts.body().len());
         let is_traced = context.vhost.is_traced();
         if is_traced {
-            self.trace(context, &Step::Published(matches.queues()), &message);
+            self.trace_publish(context, &message, matches.queues());
         }
         if way.is_plain && !is_traced && matches.is_by_keys() && !is_direct_reply(&message) {
             let roads = self.roads.get_or_insert_default();
@@ -273,17 +272,6 @@ impl Channel {
             }
         }
         Ok(())
-    }
-
-    /// A copy of a message goes to whoever listens to the firehose.
-    pub(super) fn trace(&self, context: &mut Context<'_>, step: &Step<'_>, message: &Message) {
-        let party = Party {
-            connection: &context.guest.name(),
-            channel: self.number,
-            user: &context.caller.user.name,
-        };
-        let Batch { matches, messages, .. } = &mut *context.batch;
-        context.vhost.trace(&party, step, message, matches, messages);
     }
 
     /// A message is held back by an exchange that it has reached from another one.

@@ -1,4 +1,4 @@
-//! What a channel notes of messages whose queues are traced: published, delivered, acknowledged.
+//! What a channel notes of messages whose queues keep trails: published, delivered, acknowledged.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ impl Channel {
     /// A message is on its way to these queues.
     #[inline]
     pub(super) fn note_published(&self, context: &Context<'_>, message: &Message, queues: &[queue::Handle]) {
-        if queues.iter().any(queue::Handle::is_traced) {
-            let names = queues.iter().map(|queue| queue.declaration().name.clone()).collect();
+        if queues.iter().any(queue::Handle::keeps_trails) {
+            let names = queue::names(queues);
             note(context, message, |connection| Step::Published {
                 user: context.caller.user.name.clone(),
                 connection,
@@ -34,7 +34,7 @@ impl Channel {
         consumer_tag: Option<&Arc<str>>,
         no_ack: bool,
     ) {
-        if queue.is_traced() {
+        if queue.keeps_trails() {
             note(context, &entry.message, |connection| Step::Delivered {
                 queue: queue.declaration().name.clone(),
                 connection,
@@ -48,7 +48,7 @@ impl Channel {
     /// A delivery is rejected in a transaction, and its queue has nowhere for it to go.
     pub(super) fn note_rejected(&self, context: &Context<'_>, unacked: &Unacked) {
         let Unacked { queue, entry, .. } = unacked;
-        if queue.is_traced() {
+        if queue.keeps_trails() {
             let (queue, reason) = (queue.declaration().name.clone(), queue::Reason::Rejected.name());
             note(context, &entry.message, |_| Step::Left { queue, reason });
         }
@@ -58,7 +58,7 @@ impl Channel {
     #[inline]
     pub(super) fn note_acknowledged(&self, context: &Context<'_>, unacked: &Unacked) {
         let Unacked { queue, entry, .. } = unacked;
-        if queue.is_traced() {
+        if queue.keeps_trails() {
             note(context, &entry.message, |connection| Step::Acknowledged {
                 queue: queue.declaration().name.clone(),
                 connection,

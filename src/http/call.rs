@@ -64,7 +64,8 @@ impl Call {
     /// Reads a request: who it comes from, and its body.
     ///
     /// # Errors
-    /// `NotAuthorised`: a page of another origin. `Login`: nobody we know. `BadRequest`: the body is too large, too slow, or broke off.
+    /// `NotAuthorised`: a page of another origin. `Login`: nobody we know. `BadRequest`: the body is too large, too
+    /// slow, or broke off.
     pub async fn read(
         broker: &Arc<Broker>,
         peer: SocketAddr,

@@ -139,6 +139,11 @@ pub fn is_spill(id: QueueId) -> bool {
     id.0 & SPILL != 0
 }
 
+/// The names of queues.
+pub fn names(queues: &[Handle]) -> Vec<Arc<str>> {
+    queues.iter().map(|queue| queue.declaration().name.clone()).collect()
+}
+
 /// A queue, shared by all who use it.
 #[derive(Clone)]
 pub struct Handle(Arc<Queue>);
@@ -158,7 +163,7 @@ struct Queue {
     /// New messages may find no room, and are taken one by one.
     may_refuse: AtomicBool,
     /// What happens to its messages is noted.
-    is_traced: AtomicBool,
+    keeps_trails: AtomicBool,
     counters: Counters,
     // IMPORTANT: short sections, never across an await. It is held while deliveries go into outboxes,
     // so that those of one queue to one consumer keep their order. Lock order: queue, then outbox.
@@ -244,7 +249,7 @@ impl Handle {
         let deduplicates = arguments.deduplicates;
         let declared = RwLock::new(Arc::new(Declared { table: declaration.table.clone(), arguments }));
         let may_refuse = AtomicBool::new(settings.looks_at_each());
-        let is_traced = AtomicBool::new(settings.trace_messages == Some(true));
+        let keeps_trails = AtomicBool::new(settings.trace_messages == Some(true));
         let state = State::new(settings, declaration.is_kept(), nack_is_failure, now_ms);
         let state = Mutex::new(Guarded {
             state,
@@ -261,7 +266,7 @@ impl Handle {
             deduplicates,
             surroundings,
             may_refuse,
-            is_traced,
+            keeps_trails,
             counters: Counters::default(),
             state,
         }));
@@ -326,7 +331,7 @@ impl Handle {
     /// Other arguments hold from now on, for the messages that are there as well.
     pub fn set_settings(&self, settings: Arc<Arguments>) {
         self.0.may_refuse.store(settings.looks_at_each(), Ordering::Relaxed);
-        self.0.is_traced.store(settings.trace_messages == Some(true), Ordering::Relaxed);
+        self.0.keeps_trails.store(settings.trace_messages == Some(true), Ordering::Relaxed);
         self.act(|state, _, _| state.set_settings(settings));
     }
 
@@ -358,8 +363,8 @@ impl Handle {
 
     /// Whether it is noted what happens to its messages.
     #[inline]
-    pub fn is_traced(&self) -> bool {
-        self.0.is_traced.load(Ordering::Relaxed)
+    pub fn keeps_trails(&self) -> bool {
+        self.0.keeps_trails.load(Ordering::Relaxed)
     }
 
     /// A handle that does not keep it alive.

@@ -24,11 +24,6 @@ use crate::queue::{self, Departure, Handle, Lost, Origin, Reason, Unroutable};
 use crate::tally::{Count, Delta};
 use crate::trail::Step;
 
-/// The names of queues.
-pub(super) fn names(queues: &[Handle]) -> Vec<Arc<str>> {
-    queues.iter().map(|queue| queue.declaration().name.clone()).collect()
-}
-
 /// Where dead letters are kept that lead nowhere, if their queue says so.
 pub const DEAD_QUEUE: &str = "amq.dead";
 
@@ -86,8 +81,8 @@ impl Vhost {
                     1,
                 );
             }
-            if queue.is_traced() {
-                let (queues, reason) = (names(&targets), departure.reason.name());
+            if queue.keeps_trails() {
+                let (queues, reason) = (queue::names(&targets), departure.reason.name());
                 let step = Step::DeadLettered { queue: queue.declaration().name.clone(), reason, queues };
                 self.trails().note(letter.id(), now_ms, step);
             }

@@ -252,8 +252,8 @@ impl Vhost {
             let unmark = self.unschedule(delays, departure.entry.place(), &departure.entry.message);
             unmark.into_iter().for_each(|operation| batch.tell(operation));
             let settle = super::dead_letter::settle(delays, departure);
-            if targets.iter().any(Handle::is_traced) {
-                let (exchange, queues) = (delays.name().into(), super::dead_letter::names(&targets));
+            if targets.iter().any(Handle::keeps_trails) {
+                let (exchange, queues) = (delays.name().into(), queue::names(&targets));
                 self.trails().note(message.id(), now_ms, Step::Released { exchange, queues });
             }
             let origin = Origin { channel: 0, tag: n as u64 };

@@ -223,7 +223,7 @@ impl Vhost {
         &self.requesters
     }
 
-    /// What happened to messages of traced queues.
+    /// What happened to messages, in queues that keep trails.
     pub fn trails(&self) -> &Trails {
         &self.surroundings.trails
     }
