@@ -13,13 +13,12 @@ impl Channel {
     #[inline]
     pub(super) fn note_published(&self, context: &Context<'_>, message: &Message, queues: &[queue::Handle]) {
         if queues.iter().any(queue::Handle::keeps_trails) {
-            let names = queue::names(queues);
             note(context, message, |connection| Step::Published {
                 user: context.caller.user.name.clone(),
                 connection,
                 exchange: message.exchange().into(),
                 routing_key: message.routing_key().into(),
-                queues: names,
+                queues: queue::names(queues),
             });
         }
     }
@@ -68,6 +67,9 @@ impl Channel {
 }
 
 fn note(context: &Context<'_>, message: &Message, step: impl FnOnce(String) -> Step) {
-    let step = step(context.guest.name());
-    context.vhost.trails().note(message.id(), context.broker.clock().now_ms(), step);
+    // Who has no id cannot be asked for.
+    if let id @ Some(_) = message.id() {
+        let step = step(context.guest.name());
+        context.vhost.trails().note(id, context.broker.clock().now_ms(), step);
+    }
 }

@@ -337,7 +337,7 @@ impl Draft<'_> {
             let arguments = to_exchanges(&binding.arguments);
             let (source, key) = (binding.source.as_bytes(), binding.routing_key.as_bytes());
             topology.exchanges.bind(source, &target, key, &arguments).map_err(|e| vhost.exchange_error(e))?;
-            vhost.tell_binding_created(&binding, by);
+            vhost.tell_binding("binding.created", by, || binding.clone());
             if topology.is_kept(&binding.source, &target) {
                 // In the order that the exchanges have it, by which it is found when it goes.
                 let binding = Binding { arguments: from_exchanges(&arguments), ..binding };

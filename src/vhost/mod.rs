@@ -360,11 +360,10 @@ impl Vhost {
         if is_new {
             let (target, source) = (target.clone(), source.into());
             let binding = exchanges::Binding { source, target, routing_key: routing_key.into(), arguments };
-            let binding = self.binding(&binding);
             self.note_listeners(&topology);
-            self.tell_binding_created(&binding, &caller.user.name);
+            self.tell_binding("binding.created", &caller.user.name, || self.binding(&binding));
             if is_kept {
-                self.tell(vec![Definition::Binding(binding).define()]);
+                self.tell(vec![self.binding_definition(&binding).define()]);
             }
         }
         drop(topology);
@@ -942,8 +941,9 @@ impl Vhost {
             self.histories.forget(&name);
             self.exchange_tallies.remove(name.as_str());
         }
-        let bindings = removed.bindings.iter().map(|binding| self.binding(binding));
-        bindings.for_each(|binding| self.tell_binding_deleted(&binding, by));
+        for binding in &removed.bindings {
+            self.tell_binding("binding.deleted", by, || self.binding(binding));
+        }
         removed.exchanges.iter().for_each(|exchange| self.tell_exchange_deleted(exchange, by));
         self.note_listeners(topology);
         operations

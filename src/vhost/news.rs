@@ -75,21 +75,20 @@ impl Vhost {
         );
     }
 
-    pub(super) fn tell_binding_created(&self, binding: &definitions::Binding, by: &str) {
-        self.tell_binding("binding.created", binding, by);
-    }
-
-    pub(super) fn tell_binding_deleted(&self, binding: &definitions::Binding, by: &str) {
-        self.tell_binding("binding.deleted", binding, by);
-    }
-
-    fn tell_binding(&self, key: &'static str, binding: &definitions::Binding, by: &str) {
-        let definitions::Binding { source, destination, to_queue, routing_key, arguments, .. } = binding;
+    /// A binding is made, or gone; it is only put together if somebody wants to know.
+    pub(super) fn tell_binding(
+        &self,
+        key: &'static str,
+        by: &str,
+        binding: impl FnOnce() -> definitions::Binding,
+    ) {
         self.tell_of(key, || {
+            let definitions::Binding { source, destination, to_queue, routing_key, arguments, .. } =
+                binding();
             json!({
                 "source_name": source, "source_kind": "exchange", "destination_name": destination,
-                "destination_kind": if *to_queue { "queue" } else { "exchange" }, "routing_key": routing_key,
-                "arguments": table_to_json(arguments), "vhost": self.name(), "user_who_performed_action": by,
+                "destination_kind": if to_queue { "queue" } else { "exchange" }, "routing_key": routing_key,
+                "arguments": table_to_json(&arguments), "vhost": self.name(), "user_who_performed_action": by,
             })
         });
     }

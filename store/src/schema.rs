@@ -47,8 +47,8 @@ fn is_used(dir: &Path) -> bool {
     ["state", BACKUP_FILE].iter().any(|name| dir.join(name).exists()) || has_segments()
 }
 
-/// Refuses a directory of an unknown format, and a backup that was not finished. Marks a new one, and an old one, which from now on gets parts
-/// of this format.
+/// Refuses a directory of an unknown format, and a backup that was not finished. Marks a new one, and an old one,
+/// which from now on gets parts of this format.
 pub(crate) fn check(dir: &Path) -> Result<(), Error> {
     let path = dir.join(VERSION_FILE);
     match fs::read_to_string(&path) {
